@@ -1,0 +1,74 @@
+"""The ``triton-router`` command: one parser, one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from triton_router import __version__
+from triton_router.cli import models, output, pipeline
+from triton_router.errors import TritonRouterError, mapping_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# In the order in which a user meets them; --help lists them so.
+COMMANDS = (models, pipeline)
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, what a shell reports for a program that Ctrl-C ended."""
+
+_EPILOG = """\
+examples:
+  triton-router add model.onnx --name minilm --repository models
+  triton-router serve --repository models
+  triton-router models list
+  triton-router COMMAND --help
+
+Data goes to stdout, messages to stderr.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    root = argparse.ArgumentParser(
+        prog="triton-router",
+        description="Compile a model into variants, serve them on Triton, route each request to the best one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = root.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.register(subparsers)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+    """
+    args = parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.func
+    try:
+        code = run(args)
+        sys.stdout.flush()
+    except TritonRouterError as error:
+        output.print_error(error)
+        return mapping_of(error).exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python flushes stdout once more at exit: give it a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

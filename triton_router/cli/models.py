@@ -1,0 +1,23 @@
+"""``triton-router models``: drive the model repository API of a running Triton."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triton_router.cli.command import Subparsers, add_parser
+from triton_router.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the parser of this command."""
+    add_parser(subparsers, "models", summary="list, load and unload models of a running server").set_defaults(
+        func=run
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    raise UnsupportedError(f"{args} is not there yet")
