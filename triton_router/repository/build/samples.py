@@ -1,0 +1,53 @@
+"""Samples on disk: named inputs and the fp32 parent's outputs, one ``.npz`` file each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Tensors = dict[str, NDArray[np.generic]]
+
+_INPUT, _OUTPUT = "input:", "output:"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One call of the model.
+
+    Attributes:
+        inputs: By name, full shapes.
+        outputs: What the fp32 parent answered, by name.
+    """
+
+    inputs: Tensors
+    outputs: Tensors
+
+    @property
+    def work(self) -> int:
+        """Return the elements of the largest input tensor: the abscissa of a latency model."""
+        return max((int(value.size) for value in self.inputs.values()), default=0)
+
+
+def save(path: Path, sample: Sample) -> None:
+    """Write a sample."""
+    arrays = {_INPUT + name: value for name, value in sample.inputs.items()}
+    arrays |= {_OUTPUT + name: value for name, value in sample.outputs.items()}
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load(path: str | Path) -> Sample:
+    """Read a sample; nothing in it is unpickled."""
+    with np.load(path, allow_pickle=False) as file:
+        found = {key: file[key] for key in file.files}
+    return Sample(
+        inputs={key.removeprefix(_INPUT): value for key, value in found.items() if key.startswith(_INPUT)},
+        outputs={key.removeprefix(_OUTPUT): value for key, value in found.items() if key.startswith(_OUTPUT)},
+    )
