@@ -1,0 +1,140 @@
+"""Read a YAML (or JSON) document strictly: bounded, safe, and with the line of every value for error messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from triton_router.errors import ConfigError, NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import ValidationError
+
+MAX_DOCUMENT_BYTES = 1 << 20
+MAX_DEPTH = 32
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands: mapping keys and sequence indexes from the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed document.
+
+    Attributes:
+        source: Where it came from, for messages.
+        data: Plain Python values.
+        lines: 1-based line of each value, by its path.
+    """
+
+    source: str
+    data: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict[KeyPath, int])
+
+    def line_of(self, path: KeyPath) -> int:
+        """Return the line of the value at ``path``, or of its nearest known ancestor."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def error(self, path: KeyPath, problem: str, *, hint: str) -> ConfigError:
+        """Return an error that names the file, the line and the key."""
+        where = ".".join(str(part) for part in path)
+        return ConfigError(f"{self.source}:{self.line_of(path)}: {f'{where}: ' if where else ''}{problem}", hint=hint)
+
+    def validation_error(self, error: ValidationError, *, hint: str) -> ConfigError:
+        """Turn pydantic's first complaint into one sentence with a line; further ones are counted."""
+        details = error.errors(include_url=False, include_context=False)
+        first = details[0]
+        path = first["loc"]
+        problem = {
+            "extra_forbidden": "unknown key",
+            "missing": "is required and missing",
+        }.get(first["type"], first["msg"])
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        return self.error(path, problem + more, hint=hint)
+
+
+def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
+    """Read and parse the file at ``path``.
+
+    Raises:
+        NotFoundError: There is no such file.
+        ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, or uses aliases, tags or
+            duplicate keys.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist", hint="check the path") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    if len(raw) > max_bytes:
+        raise ConfigError(
+            f"{path} has more than {max_bytes} bytes",
+            hint="such a file is a few kilobytes; is it the right one?",
+        )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
+    return parse_yaml(text, source=str(path))
+
+
+def parse_yaml(text: str, *, source: str) -> Document:
+    """Parse the text of a document. Errors as `load_yaml`."""
+    loader = _StrictLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return Document(source, None)
+        lines: dict[KeyPath, int] = {}
+        _index(node, (), lines)
+        return Document(source, loader.construct_document(node), lines)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: {error.problem}", hint="correct the YAML at that line") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}", hint="correct the YAML") from error
+    finally:
+        loader.dispose()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without aliases (a small file must stay a small value) and with bounded nesting."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not accepted", event.start_mark)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"nested deeper than {MAX_DEPTH} levels", mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _index(item, (*path, index), lines)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "keys must be plain text", key.start_mark)
+            key_path = (*path, str(key.value))
+            if key_path in lines:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            _index(value, key_path, lines)
+            lines[key_path] = key.start_mark.line + 1

@@ -1,0 +1,131 @@
+"""``router.yaml``: the whole desired state of one routed model, typed and strictly validated.
+
+Example::
+
+    targets:
+      - {name: onnx-int8-cpu, model: minilm-onnx-int8-cpu, backend: cpu, variant: onnx-int8}
+      - {name: pt2-cpu, model: minilm-pt2-cpu, backend: cpu, variant: pt2}
+    policy: latency
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from triton_router.config.loading import load_yaml
+from triton_router.routing.types import Backend, backend_named
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from triton_router.config.loading import Document
+
+ROUTER_FILE = "router.yaml"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""Names of targets and models: they become file names and metric labels, so they cannot leave a directory."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def _backend(value: object) -> object:
+    return backend_named(value) if isinstance(value, str) else value
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class MeasuredLatency(_Settings):
+    """One latency measured when the variant was built; it seeds what the router learns.
+
+    Attributes:
+        work: Elements of the largest input tensor, batch dimension included.
+        latency_ms: Median time of one call, in milliseconds.
+    """
+
+    work: Annotated[int, Field(ge=1)]
+    latency_ms: Annotated[float, Field(gt=0, strict=False)]
+
+
+class TargetConfig(_Settings):
+    """One sibling that can answer for the routed model.
+
+    Attributes:
+        name: Unique in this file; stands in metrics, logs and decisions.
+        model: Triton model that is called.
+        version: Its version; absent means the one that Triton's version policy serves.
+        backend: Where it runs: ``cpu``, ``gpu`` (``cuda``), ``neural_engine`` (``ane``), ``metal_mps`` (``mps``).
+        variant: How it was compiled, for people.
+        batch_independent: Whether a row's answer is known not to depend on the rows beside it.
+        measured_latency: Latencies measured at build time.
+    """
+
+    name: Name
+    model: Name
+    version: Annotated[int, Field(ge=1)] | None = None
+    backend: Annotated[Backend, BeforeValidator(_backend)] = Backend.CPU
+    variant: Annotated[str, Field(max_length=128)] = ""
+    batch_independent: bool = False
+    measured_latency: Annotated[tuple[MeasuredLatency, ...], Field(max_length=64, strict=False)] = ()
+
+
+class DispatchConfig(_Settings):
+    """How requests travel to the targets.
+
+    Attributes:
+        max_concurrency: Most calls to targets in flight at once; further requests wait in the router.
+        inline: Whether a lone request of a fast model may be served without a thread of its own.
+    """
+
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 64
+    inline: bool = True
+
+
+class RouterConfig(_Settings):
+    """The settings of one routed model.
+
+    Attributes:
+        targets: The siblings to choose from.
+        policy: How one is chosen: lowest predicted ``latency``, ``least-request`` in flight, or ``random``.
+        explore: Share of requests sent to a target that is not the favourite, so that its profile stays true.
+        streaming: Whether the routed model is decoupled (several responses per request, gRPC streaming only).
+        dispatch: How requests travel.
+    """
+
+    targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
+    policy: Literal["latency", "least-request", "random"] = "latency"
+    explore: Annotated[float, Field(ge=0, le=0.1, strict=False)] = 0.01
+    streaming: bool = False
+    dispatch: DispatchConfig = DispatchConfig()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [target.name for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"target name {twice[0]!r} stands twice; every target needs a name of its own")
+        return self
+
+
+def load_router_config(path: Path) -> RouterConfig:
+    """Read and validate a ``router.yaml`` (YAML or JSON).
+
+    Raises:
+        NotFoundError: There is no such file.
+        ConfigError: It is not valid; the message names line and key.
+    """
+    return validate_router_config(load_yaml(path))
+
+
+def validate_router_config(document: Document) -> RouterConfig:
+    """Validate a parsed document. Errors as `load_router_config`."""
+    if not isinstance(document.data, dict):
+        raise document.error((), "is empty or not a mapping", hint="begin with 'targets:' and list the siblings")
+    try:
+        return RouterConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise document.validation_error(
+            error, hint=f"the keys of {ROUTER_FILE} are described in docs/router-yaml.md"
+        ) from error

@@ -1,0 +1,90 @@
+"""What has been learned of one target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from triton_router.profiling.affine import AffineLatency
+from triton_router.profiling.histogram import LatencyHistogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_HALF_CONFIDENT = 10
+"""Observations after which confidence has reached half of what the fit's error allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencySummary:
+    """A target's latencies so far, in milliseconds: measured quantiles, and how well they were predicted.
+
+    ``predicted_mean`` and ``measured_mean`` are over the same requests: those predicted before they were served.
+    """
+
+    count: int
+    p50: float
+    p99: float
+    predicted_mean: float
+    measured_mean: float
+    mean_relative_error: float
+
+
+class TargetProfile:
+    """Learns from one target's outcomes; predicts its latency.
+
+    Args:
+        measured: ``(work, latency_ms)`` pairs measured at build time. They seed the prediction; being taken
+            without load and perhaps on another machine, they fade as live evidence arrives.
+    """
+
+    __slots__ = ("_histogram", "_latency", "_live", "_measured_ms", "_paired", "_predicted_ms")
+
+    def __init__(self, measured: Iterable[tuple[float, float]] = ()) -> None:
+        self._latency = AffineLatency()
+        self._histogram = LatencyHistogram()
+        self._live = 0
+        self._paired = 0
+        self._predicted_ms = 0.0
+        self._measured_ms = 0.0
+        for work, latency_ms in measured:
+            self._latency.observe(latency_ms, work)
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether anything at all, live or built in, says how fast the target is."""
+        return self._latency.observations > 0
+
+    @property
+    def confidence(self) -> float:
+        """Trust in the prediction, 0..1: grows with live evidence, shrinks with the prediction's error."""
+        evidence = self._live / (self._live + _HALF_CONFIDENT)
+        return evidence * max(0.0, 1.0 - self._latency.mean_relative_error)
+
+    def predict_latency(self, work: float, ahead: float = 0.0, device_ahead: float = 0.0) -> float:
+        """Return the expected latency in milliseconds; 0.0 while the target is unproven."""
+        return self._latency.predict(work, ahead, device_ahead)
+
+    def record_latency(
+        self, latency_ms: float, work: float, ahead: float, device_ahead: float, predicted_ms: float
+    ) -> None:
+        """Learn from a request that was served: its latency, and what had been predicted for it (0.0: nothing)."""
+        self._live += 1
+        self._histogram.add(latency_ms)
+        if predicted_ms > 0.0:
+            self._paired += 1
+            self._predicted_ms += predicted_ms
+            self._measured_ms += latency_ms
+        self._latency.observe(latency_ms, work, ahead, device_ahead)
+
+    def summary(self) -> LatencySummary:
+        """Return the figures that people and metrics see."""
+        paired = max(self._paired, 1)
+        return LatencySummary(
+            count=self._histogram.count,
+            p50=self._histogram.quantile(0.5),
+            p99=self._histogram.quantile(0.99),
+            predicted_mean=self._predicted_ms / paired,
+            measured_mean=self._measured_ms / paired,
+            mean_relative_error=self._latency.mean_relative_error,
+        )

@@ -1,0 +1,217 @@
+"""The routing engine of one routed model: decides, reserves, and learns from what happened.
+
+Pure: the caller passes the time and a source of random numbers. Safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from triton_router.routing.health import Health
+from triton_router.routing.protocols import Candidate, TargetState
+from triton_router.routing.types import (
+    Outcome,
+    Rejection,
+    RoutingContext,
+    RoutingDecision,
+    Score,
+    Target,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from triton_router.profiling.profile import LatencySummary, TargetProfile
+    from collections.abc import Callable, Iterable, Sequence
+
+    from triton_router.routing.policies import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSnapshot:
+    """One target as people and metrics see it. Counts are since the routed model was loaded.
+
+    Attributes:
+        chosen: Decisions for it.
+        succeeded: Answers it gave.
+        failed: Failures that were its own.
+        refused: Requests it refused because they were wrong.
+        cancelled: Requests whose client left first.
+        resting: Whether it is out after consecutive failures.
+    """
+
+    target: Target
+    in_flight: int
+    chosen: int
+    succeeded: int
+    failed: int
+    refused: int
+    cancelled: int
+    resting: bool
+    confidence: float
+    latency: LatencySummary
+
+
+class RoutingEngine:
+    """Chooses among the targets of one routed model.
+
+    Args:
+        targets: Each with its profile, seeded or fresh. At least one; names are unique.
+        policy: How to choose.
+        explore: Probability that a learning policy tries a target other than its favourite.
+        rng: Uniform numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        targets: Iterable[tuple[Target, TargetProfile]],
+        policy: Policy,
+        *,
+        explore: float,
+        rng: Callable[[], float],
+    ) -> None:
+        self._states = [TargetState(target, profile, Health()) for target, profile in targets]
+        self._by_name = {state.target.name: state for state in self._states}
+        self._policy = policy
+        self._explore = explore if policy.learns else 0.0
+        self._rng = rng
+        self._lock = Lock()
+
+    def decide(self, context: RoutingContext, now: float) -> RoutingDecision:
+        """Choose a target for a request and reserve its slot there, in one step.
+
+        Args:
+            context: What is asked.
+            now: Monotonic seconds.
+        """
+        with self._lock:
+            return self._decide(context, now)
+
+    def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
+        state = self._by_name[decision.target.name]
+        with self._lock:
+            state.in_flight -= 1
+            state.work_in_flight -= decision.context.work
+            match outcome.verdict:
+                case Verdict.SUCCESS:
+                    state.succeeded += 1
+                    state.health.succeeded()
+                    state.profile.record_latency(
+                        outcome.latency_ms,
+                        decision.context.work,
+                        decision.ahead,
+                        decision.device_ahead,
+                        decision.expected_latency_ms,
+                    )
+                case Verdict.TARGET_ERROR:
+                    state.failed += 1
+                    state.health.failed(now)
+                case Verdict.CLIENT_ERROR:
+                    state.refused += 1
+                case Verdict.CANCELLED:
+                    state.cancelled += 1
+
+    def snapshot(self, now: float) -> list[TargetSnapshot]:
+        """Return every target as it stands."""
+        with self._lock:
+            return [
+                TargetSnapshot(
+                    target=state.target,
+                    in_flight=state.in_flight,
+                    chosen=state.chosen,
+                    succeeded=state.succeeded,
+                    failed=state.failed,
+                    refused=state.refused,
+                    cancelled=state.cancelled,
+                    resting=state.health.is_out(now),
+                    confidence=state.profile.confidence,
+                    latency=state.profile.summary(),
+                )
+                for state in self._states
+            ]
+
+    def _decide(self, context: RoutingContext, now: float) -> RoutingDecision:
+        if context.pinned:
+            return self._reserve(context, [self._candidate(context, self._by_name[context.pinned])], 0, "sequence", ())
+        candidates, rejections = self._consider(context, now)
+        reason = "policy"
+        if not candidates:
+            candidates, reason = [self._candidate(context, state) for state in self._states], "panic"
+        self._score(context, candidates)
+        index = self._policy.picker(candidates, self._rng)
+        if len(self._states) == 1:
+            reason = "only"
+        elif self._explore and len(candidates) > 1 and self._rng() < self._explore:
+            step = 1 + int(self._rng() * (len(candidates) - 1))
+            index, reason = (index + step) % len(candidates), "explore"
+        return self._reserve(context, candidates, index, reason, rejections)
+
+    def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], tuple[Rejection, ...]]:
+        candidates: list[Candidate] = []
+        rejections: list[Rejection] = []
+        filters = self._policy.filters
+        for state in self._states:
+            for rejects in filters:
+                reason = rejects(context, state, now)
+                if reason:
+                    rejections.append(Rejection(state.target.name, reason))
+                    break
+            else:
+                candidates.append(self._candidate(context, state))
+        return candidates, tuple(rejections)
+
+    def _candidate(self, context: RoutingContext, state: TargetState) -> Candidate:
+        backend = state.target.backend
+        device_ahead = 0.0
+        for other in self._states:
+            if other is not state and other.in_flight and other.target.backend is backend:
+                device_ahead += other.work_in_flight
+        expected = state.profile.predict_latency(context.work, state.work_in_flight, device_ahead)
+        return Candidate(state, expected, device_ahead)
+
+    def _score(self, context: RoutingContext, candidates: Sequence[Candidate]) -> None:
+        scorers = self._policy.scorers
+        total = 0.0
+        for scorer, weight in scorers:
+            total += weight
+            for candidate, score in zip(candidates, scorer(context, candidates), strict=True):
+                candidate.score += weight * score
+        if total != 1.0:
+            for candidate in candidates:
+                candidate.score /= total
+
+    def _reserve(
+        self,
+        context: RoutingContext,
+        candidates: list[Candidate],
+        index: int,
+        reason: str,
+        rejections: tuple[Rejection, ...],
+    ) -> RoutingDecision:
+        chosen = candidates[index]
+        state = chosen.state
+        ahead = state.work_in_flight
+        state.in_flight += 1
+        state.work_in_flight += context.work
+        state.chosen += 1
+        others = [candidate for candidate in candidates if candidate is not chosen]
+        if len(others) > 1:
+            others.sort(key=_by_score, reverse=True)
+        return RoutingDecision(
+            target=state.target,
+            fallbacks=tuple([candidate.state.target for candidate in others]),
+            reason=reason,
+            expected_latency_ms=chosen.expected_latency_ms,
+            confidence_score=state.profile.confidence,
+            context=context,
+            ahead=ahead,
+            device_ahead=chosen.device_ahead,
+            scores=tuple([Score(c.state.target.name, c.score, c.expected_latency_ms) for c in candidates]),
+            rejections=rejections,
+        )
+
+
+def _by_score(candidate: Candidate) -> float:
+    return candidate.score

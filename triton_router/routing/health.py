@@ -1,0 +1,39 @@
+"""Keeps a failing target from being chosen: a target that fails fast would otherwise look fast."""
+
+from __future__ import annotations
+
+_FAILURES = 3
+"""Consecutive failures that send a target out. Client errors and cancellations are not failures."""
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+
+class Health:
+    """One target's consecutive failures, and until when it is out. Nothing latches: every pause ends.
+
+    After a pause the target is tried again; one more failure doubles the pause, one success forgets it all.
+    """
+
+    __slots__ = ("_failures", "_out_until", "_pause")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._pause = _FIRST_PAUSE_S
+        self._out_until = 0.0
+
+    def is_out(self, now: float) -> bool:
+        """Whether the target rests at ``now`` (seconds, monotonic)."""
+        return now < self._out_until
+
+    def succeeded(self) -> None:
+        """Note an answer."""
+        self._failures = 0
+        self._pause = _FIRST_PAUSE_S
+        self._out_until = 0.0
+
+    def failed(self, now: float) -> None:
+        """Note a failure that was the target's."""
+        self._failures += 1
+        if self._failures >= _FAILURES and not self.is_out(now):
+            self._out_until = now + self._pause
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE_S)
