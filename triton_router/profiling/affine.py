@@ -16,10 +16,13 @@ FORGETTING = 0.995
 """Weight of evidence that is one observation older; half of it is gone after 138."""
 CLIP = 4.0
 """A relative residual beyond this many times its running mean is clipped there."""
+_RESIDUAL_RATE = 0.05
+"""Weight of the newest miss in the running mean; larger while there are few."""
 FLOOR_MS = 0.01
 """No prediction is below this: a call into another model is never free."""
-_PRIOR_SPREAD = 10.0
-"""Standard deviation of each coefficient before any evidence, in units of the first latency seen."""
+_PRIOR_SPREAD = (10.0, 3.0, 1.0, 1.0)
+"""Standard deviation of each coefficient before any evidence, in units of the first latency and work seen. The
+base is the widest: from one observation alone, most of a latency is taken to be there whatever the work."""
 
 
 class AffineLatency:
@@ -69,10 +72,10 @@ class AffineLatency:
     def _start(self, latency_ms: float, work: float) -> None:
         """Take the units of the first observation, so that all coefficients are of one magnitude."""
         self._scale = 1.0 / work if work > 0.0 else 1.0
-        variance = (_PRIOR_SPREAD * max(latency_ms, FLOOR_MS)) ** 2
-        for i in range(FEATURES):
-            self._covariance[i][i] = variance
-        self._trace_limit = 1e3 * FEATURES * variance
+        unit = max(latency_ms, FLOOR_MS)
+        for i, spread in enumerate(_PRIOR_SPREAD):
+            self._covariance[i][i] = (spread * unit) ** 2
+        self._trace_limit = 1e3 * sum(self._covariance[i][i] for i in range(FEATURES))
 
     def _learn(self, latency_ms: float, predicted: float, features: tuple[float, ...]) -> None:
         beta, covariance = self._beta, self._covariance
@@ -82,7 +85,8 @@ class AffineLatency:
         if predicted:
             miss = abs(latency_ms - predicted) / reference
             # A fast outlier has a large relative residual, a slow one at most 1: both are bounded here.
-            self._residual += 0.05 * (min(miss, 2.0) - self._residual)
+            rate = max(_RESIDUAL_RATE, 1.0 / self.observations)
+            self._residual += rate * (min(miss, 2.0) - self._residual)
             limit = CLIP * max(self._residual, 0.02)
             innovation = max(-limit, min(limit, innovation))
         projected = [sum(c * x for c, x in zip(line, row, strict=True)) for line in covariance]
