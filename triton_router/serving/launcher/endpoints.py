@@ -1,0 +1,58 @@
+"""Where a server listens, with the user's own flags taken into account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from triton_router.serving.launcher.command import last_value, parse_flags
+from triton_router.serving.launcher.process import http_ready, port_answers, reachable
+
+if TYPE_CHECKING:
+    from triton_router.serving.launcher.options import ServeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place to connect to: an address that a client on this machine can use, and a port."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """What a server offers; None where it was switched off."""
+
+    http: Endpoint | None
+    grpc: Endpoint | None
+    metrics: Endpoint | None
+
+    def ready(self) -> bool:
+        """Return whether the server is ready, by HTTP; without HTTP, whether its gRPC port answers."""
+        if self.http is not None:
+            return http_ready(self.http.address, self.http.port)
+        return self.grpc is not None and port_answers(self.grpc.address, self.grpc.port)
+
+
+def endpoints_of(options: ServeOptions) -> Endpoints:
+    """Return where the server will listen."""
+    flags = parse_flags(options.extra)
+
+    def endpoint(service: str, port: int, *, address: str = options.address) -> Endpoint | None:
+        if (last_value(flags, f"allow-{service}") or "true").lower() in {"false", "0"}:
+            return None
+        place = last_value(flags, f"{service}-address") or address
+        return Endpoint(reachable(place), int(last_value(flags, f"{service}-port") or port))
+
+    http = endpoint("http", options.http_port)
+    http_address = last_value(flags, "http-address") or options.address
+    return Endpoints(
+        http=http,
+        grpc=endpoint("grpc", options.grpc_port),
+        # Metrics are served where HTTP is, unless they have an address of their own.
+        metrics=endpoint("metrics", options.metrics_port, address=http_address),
+    )

@@ -1,0 +1,67 @@
+"""Why models failed to load, taken from the server's log and said in one line each."""
+
+from __future__ import annotations
+
+import re
+
+_FAILED = re.compile(
+    r"failed to load '(?P<model>[^']+)'(?: version (?P<version>\d+))?(?: at version (?P<at>\d+))?: (?P<reason>.*)"
+)
+_POLLING = re.compile(r"Poll failed for model directory \'(?P<model>[^\']+)\': (?P<reason>.*)")
+_FATAL = re.compile(r"^(?:error|tritonserver): (?P<reason>.*)", re.IGNORECASE)
+_ENTRY = re.compile(r"^[IWEF]\d{4} |^\+-")
+_MAXIMUM_LINES = 80
+
+
+class FailureReport:
+    """Reads a server's log line by line and keeps what went wrong.
+
+    A reason may run over several lines (a Python traceback); it ends where the next log entry begins. Its last
+    line is the one that says what happened.
+    """
+
+    def __init__(self) -> None:
+        self._failures: dict[str, list[str]] = {}
+        self._fatal: list[str] = []
+        self._open: list[str] | None = None
+
+    def feed(self, line: bytes) -> None:
+        """Take one line of the log."""
+        text = line.decode("utf-8", "replace").rstrip("\n")
+        entry = _ENTRY.match(text) is not None
+        found = _FAILED.search(text) or _POLLING.search(text) if text.startswith("E") else None
+        if found is not None:
+            self._open = self._failures[found["model"]] = [found["reason"]]
+        elif entry:
+            self._open = None
+            if text.startswith("E") and "] " in text:
+                self._keep_fatal(text.split("] ", 1)[1])
+        elif self._open is not None and len(self._open) < _MAXIMUM_LINES:
+            self._open.append(text)
+        elif (fatal := _FATAL.match(text)) is not None:
+            self._keep_fatal(fatal["reason"])
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Model to the reason it failed to load, in one line."""
+        return {model: _one_line(lines) for model, lines in self._failures.items()}
+
+    @property
+    def errors(self) -> list[str]:
+        """The last errors that are not about one model's load."""
+        return [text.strip('" ') for text in self._fatal]
+
+    def summary(self, prefix: str = "") -> str:
+        """Return every failure in one text, or nothing."""
+        text = "; ".join(f"model {model!r}: {reason}" for model, reason in self.failures.items())
+        return prefix + text if text else ""
+
+    def _keep_fatal(self, text: str) -> None:
+        self._fatal = [*self._fatal[-4:], text]
+
+
+def _one_line(lines: list[str]) -> str:
+    """Return the head, and the last line that is not part of a traceback's frames."""
+    head = lines[0].strip('" ')
+    tail = next((line.strip() for line in reversed(lines[1:]) if line.strip(' "')), "").strip('"')
+    return f"{head} {tail}".strip() if tail and tail not in head else head
