@@ -19,14 +19,20 @@ _HALF_CONFIDENT = 10
 class LatencySummary:
     """A target's latencies so far, in milliseconds: measured quantiles, and how well they were predicted.
 
-    ``predicted_mean`` and ``measured_mean`` are over the same requests: those predicted before they were served.
+    Attributes:
+        count: Requests measured.
+        predicted: Those of them that had been predicted.
+        predicted_total_ms: Sum of their predicted latencies.
+        measured_total_ms: Sum of their measured ones.
+        mean_relative_error: Recent mean of |measured - predicted| / measured.
     """
 
     count: int
-    p50: float
-    p99: float
-    predicted_mean: float
-    measured_mean: float
+    p50_ms: float
+    p99_ms: float
+    predicted: int
+    predicted_total_ms: float
+    measured_total_ms: float
     mean_relative_error: float
 
 
@@ -79,12 +85,12 @@ class TargetProfile:
 
     def summary(self) -> LatencySummary:
         """Return the figures that people and metrics see."""
-        paired = max(self._paired, 1)
         return LatencySummary(
             count=self._histogram.count,
-            p50=self._histogram.quantile(0.5),
-            p99=self._histogram.quantile(0.99),
-            predicted_mean=self._predicted_ms / paired,
-            measured_mean=self._measured_ms / paired,
+            p50_ms=self._histogram.quantile(0.5),
+            p99_ms=self._histogram.quantile(0.99),
+            predicted=self._paired,
+            predicted_total_ms=self._predicted_ms,
+            measured_total_ms=self._measured_ms,
             mean_relative_error=self._latency.mean_relative_error,
         )

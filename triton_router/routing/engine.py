@@ -22,9 +22,9 @@ from triton_router.routing.types import (
 )
 
 if TYPE_CHECKING:
-    from triton_router.profiling.profile import LatencySummary, TargetProfile
     from collections.abc import Callable, Iterable, Sequence
 
+    from triton_router.profiling.profile import LatencySummary, TargetProfile
     from triton_router.routing.policies import Policy
 
 

@@ -1,0 +1,75 @@
+"""``triton-router status``: what the routed models on this machine are doing right now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triton_router.cli import output
+from triton_router.cli.command import Subparsers, add_parser
+from triton_router.errors import NotFoundError
+
+if TYPE_CHECKING:
+    import argparse
+
+_HEADERS = ("target", "requests", "share", "p50 ms", "p99 ms", "predicted", "measured", "in flight", "errors", "state")
+
+_EXAMPLES = """\
+  triton-router status
+  triton-router status minilm --json"""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the parser of this command."""
+    parser = add_parser(
+        subparsers,
+        "status",
+        summary="live view of routed models: traffic, latency, predictions",
+        description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
+        "latencies in milliseconds over the same requests.",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="only this routed model")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status."""
+    from triton_router.serving.status_socket import read_statuses
+
+    statuses = [status for status in read_statuses() if args.model in {None, status["model"]}]
+    if not statuses:
+        raise NotFoundError(
+            f"no routed model called {args.model!r} runs on this machine",
+            hint="triton-router status lists those that do",
+        )
+    if args.json:
+        output.print_json(statuses)
+        return 0
+    for status in statuses:
+        print(f"{status['model']}  (policy {status['policy']}, server {status['server_pid']})")
+        output.print_table(_HEADERS, rows(status))
+    return 0
+
+
+def rows(status: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return one row per target, in the order of `_HEADERS`."""
+    chosen = sum(target["chosen"] for target in status["targets"]) or 1
+    return [_row(target, chosen) for target in status["targets"]]
+
+
+def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
+    latency = target["latency"]
+    predicted = latency["predicted"] or 1
+    return (
+        target["target"]["name"],
+        target["chosen"],
+        f"{target['chosen'] / chosen:.1%}",
+        f"{latency['p50_ms']:.2f}",
+        f"{latency['p99_ms']:.2f}",
+        f"{latency['predicted_total_ms'] / predicted:.2f}",
+        f"{latency['measured_total_ms'] / predicted:.2f}",
+        target["in_flight"],
+        target["failed"],
+        "resting" if target["resting"] else "ok",
+    )

@@ -1,0 +1,79 @@
+"""Turns a client's request into one for a target, unchanged, and tells the engine what it needs to know of it.
+
+Everything a Python model can see of a request is forwarded. What it can see and Triton cannot forward by BLS is
+refused, never dropped: a request must not silently mean something else behind a router.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+from triton_router.errors import RequestError
+from triton_router.routing.types import RoutingContext, Target
+
+if TYPE_CHECKING:
+    from triton_router.serving.stub import BlsRequest, Request, StubModule
+
+_LATEST = -1
+"""BLS's model version for "whatever the version policy serves"."""
+
+
+class Forwarder:
+    """Reads requests of one routed model and rewrites them for its targets.
+
+    Args:
+        stub: The Python backend's module.
+        batched: Whether dimension 0 of every input is the batch.
+    """
+
+    def __init__(self, stub: StubModule, *, batched: bool) -> None:
+        self._stub = stub
+        self._batched = batched
+
+    def context(self, request: Request, pinned: str = "") -> RoutingContext:
+        """Return what the engine needs to know: rows, and elements of the largest input."""
+        batch, work = 1, 1
+        for tensor in request.inputs():
+            shape = tensor.shape()
+            elements = 1
+            for extent in shape:
+                elements *= extent
+            work = max(work, elements)
+            if self._batched and shape:
+                batch = max(batch, shape[0])
+        return RoutingContext(batch, work, pinned)
+
+    def request_for(self, target: Target, request: Request) -> BlsRequest:
+        """Return a new request for ``target``: a BLS request object serves one call from one thread only.
+
+        Raises:
+            RequestError: A parameter cannot be forwarded.
+        """
+        text = request.parameters()
+        return self._stub.InferenceRequest(
+            model_name=target.model,
+            model_version=target.version or _LATEST,
+            requested_output_names=request.requested_output_names(),
+            inputs=request.inputs(),
+            request_id=request.request_id(),
+            correlation_id=request.correlation_id(),
+            flags=request.flags(),
+            timeout=request.timeout(),
+            trace=request.trace(),
+            # Most requests carry none: the common case must not pay for parsing.
+            parameters=_forwardable(text) if len(text) > len("{}") else {},
+        )
+
+
+def _forwardable(text: str) -> dict[str, bool | int | str]:
+    """Return the parameters, if BLS can carry every one of them: it takes booleans, integers and strings."""
+    parameters = cast("dict[str, object]", json.loads(text))
+    for key, value in parameters.items():
+        if not isinstance(value, bool | int | str):
+            raise RequestError(
+                f"request parameter {key!r} is a {type(value).__name__}; Triton forwards only booleans, integers "
+                f"and strings from a routed model to its targets",
+                hint=f"send {key!r} as a string, or call the target model directly",
+            )
+    return cast("dict[str, bool | int | str]", parameters)

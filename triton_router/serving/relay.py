@@ -1,0 +1,88 @@
+"""One call to a target: the request forwarded, the answer or answers sent on, and whose fault an error was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triton_router.errors import TritonRouterError, mapping_of
+from triton_router.routing.types import Verdict
+from triton_router.serving.target_errors import code_of, without_bls_prefix
+
+if TYPE_CHECKING:
+    from triton_router.routing.types import Target
+    from triton_router.serving.forwarding import Forwarder
+    from triton_router.serving.stub import Request, Response, ResponseSender, StubError, StubModule
+
+_CLIENT_CODES = frozenset({"INVALID_ARG", "UNSUPPORTED", "ALREADY_EXISTS"})
+
+
+class Relay:
+    """Calls targets for one routed model.
+
+    Args:
+        stub: The Python backend's module.
+        forwarder: Rewrites requests.
+        streaming: Whether the routed model is decoupled, so that a target may answer several times.
+    """
+
+    def __init__(self, stub: StubModule, forwarder: Forwarder, *, streaming: bool) -> None:
+        self._stub = stub
+        self._forwarder = forwarder
+        self._final = stub.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self._codes = {
+            name: getattr(stub.TritonError, name)
+            for name in ("UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED", "CANCELLED")
+            if hasattr(stub.TritonError, name)
+        }
+        self._names = {code: name for name, code in self._codes.items()}
+        self.answer = self._stream if streaming else self._call
+
+    def send_last(self, sender: ResponseSender, response: Response | None) -> None:
+        """Send the last response of a request; None ends a stream without one more."""
+        if response is None:
+            sender.send(flags=self._final)
+        else:
+            sender.send(response, flags=self._final)
+
+    def refused(self, error: TritonRouterError) -> Response:
+        """Return the response for an error of the router's own."""
+        return self._error(str(error), mapping_of(error).triton)
+
+    def broken(self, error: BaseException) -> Response:
+        """Return the response for an exception that nobody foresaw: the client must hear something."""
+        return self._error(f"the router failed on this request: {type(error).__name__}: {error}", "INTERNAL")
+
+    def _call(self, target: Target, request: Request, _sender: ResponseSender) -> tuple[Verdict, Response | None]:
+        return self._relayed(self._forwarder.request_for(target, request).exec())
+
+    def _stream(self, target: Target, request: Request, sender: ResponseSender) -> tuple[Verdict, Response | None]:
+        for response in self._forwarder.request_for(target, request).exec(decoupled=True):
+            if response.has_error():
+                return self._relayed(response)
+            # A decoupled target may end its stream with an empty response: the final flag says as much.
+            if response.output_tensors():
+                sender.send(self._relayed(response)[1])
+        return Verdict.SUCCESS, None
+
+    def _relayed(self, response: Response) -> tuple[Verdict, Response]:
+        """Return the verdict on a target's response, and the client's copy of it. Tensors are not copied."""
+        if response.has_error():
+            return self._relayed_error(response.error())
+        return Verdict.SUCCESS, self._stub.InferenceResponse(output_tensors=response.output_tensors())
+
+    def _relayed_error(self, error: StubError) -> tuple[Verdict, Response]:
+        message = without_bls_prefix(error.message())
+        code = self._names.get(error.code(), "INTERNAL")
+        if code == "INTERNAL":
+            code = code_of(message)
+        if code in _CLIENT_CODES:
+            verdict = Verdict.CLIENT_ERROR
+        elif code == "CANCELLED":
+            verdict = Verdict.CANCELLED
+        else:
+            verdict = Verdict.TARGET_ERROR
+        return verdict, self._error(message, code)
+
+    def _error(self, message: str, code: str) -> Response:
+        triton_error = self._stub.TritonError(message, self._codes.get(code, self._codes["INTERNAL"]))
+        return self._stub.InferenceResponse(output_tensors=[], error=triton_error)

@@ -1,0 +1,137 @@
+"""The router model: what Triton loads for a routed model. This is the composition root of its process.
+
+Triton starts one stub process for it; neither torch nor ONNX Runtime is imported here, because every routed model
+pays for what is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from triton_router.config.router_config import ROUTER_FILE, RouterConfig, TargetConfig, load_router_config
+from triton_router.errors import ConfigError
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.engine import RoutingEngine
+from triton_router.routing.policies import POLICIES
+from triton_router.routing.types import Target
+from triton_router.serving.dispatch import Dispatcher
+from triton_router.serving.forwarding import Forwarder
+from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.relay import Relay
+from triton_router.serving.status_socket import StatusSocket
+from triton_router.serving.worker_pool import WorkerPool
+from triton_router.telemetry.metrics import MetricsFlusher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from triton_router.serving.stub import Request, StubModule
+
+
+class TritonPythonModel:
+    """A routed model, unary or streaming. Works under ``backend: "router"`` and ``backend: "python"`` alike."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
+        """Fill in what the routed model's ``config.pbtxt`` leaves out, from its targets' configurations."""
+        # Runs in a process of its own, once per load: what it imports is not paid for while serving.
+        from triton_router.serving.complete import complete_config
+
+        return complete_config(auto_complete_model_config, _model_directory())
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read ``router.yaml`` and start serving. Raises `ConfigError`, which fails the load with its message."""
+        stub = cast("StubModule", import_module("triton_python_backend_utils"))
+        model_config = cast("dict[str, Any]", json.loads(args["model_config"]))
+        config = load_router_config(Path(args["model_repository"]) / ROUTER_FILE)
+        _refuse_contradiction(config, model_config)
+        self._engine = RoutingEngine(
+            [(_target(settings), _profile(settings)) for settings in config.targets],
+            POLICIES[config.policy],
+            explore=config.explore,
+            rng=random.random,
+        )
+        self._dispatcher = _dispatcher(stub, self._engine, config, model_config)
+        name = args["model_name"]
+        self._metrics = MetricsFlusher(stub, name, lambda: self._engine.snapshot(time.monotonic()))
+        self._status = StatusSocket(lambda: _status(name, config, self._engine))
+        self._metrics.start()
+        self._status.start()
+
+    def execute(self, requests: Iterable[Request]) -> None:
+        """Take requests; their answers go through their response senders."""
+        self._dispatcher.execute(requests)
+
+    def finalize(self) -> None:
+        """Stop, once Triton has seen every request answered."""
+        self._dispatcher.close()
+        self._status.close()
+        self._metrics.close()
+
+
+def _dispatcher(
+    stub: StubModule, engine: RoutingEngine, config: RouterConfig, model_config: dict[str, Any]
+) -> Dispatcher:
+    forwarder = Forwarder(stub, batched=model_config["max_batch_size"] > 0)
+    return Dispatcher(
+        engine,
+        forwarder,
+        Relay(stub, forwarder, streaming=config.streaming),
+        WorkerPool(config.dispatch.max_concurrency, name="dispatch"),
+        InlineGate(enabled=config.dispatch.inline and not config.streaming),
+        clock=time.monotonic,
+    )
+
+
+def _target(settings: TargetConfig) -> Target:
+    return Target(settings.name, settings.model, settings.version, settings.backend, settings.variant)
+
+
+def _profile(settings: TargetConfig) -> TargetProfile:
+    return TargetProfile((point.work, point.latency_ms) for point in settings.measured_latency)
+
+
+def _status(name: str, config: RouterConfig, engine: RoutingEngine) -> dict[str, Any]:
+    targets = [asdict(target) for target in engine.snapshot(time.monotonic())]
+    return {"model": name, "policy": config.policy, "targets": targets}
+
+
+def _refuse_contradiction(config: RouterConfig, model_config: dict[str, Any]) -> None:
+    decoupled = bool(model_config.get("model_transaction_policy", {}).get("decoupled", False))
+    if decoupled != config.streaming:
+        raise ConfigError(
+            f"{ROUTER_FILE} says streaming: {str(config.streaming).lower()}, but config.pbtxt says "
+            f"model_transaction_policy {{ decoupled: {str(decoupled).lower()} }}",
+            hint="make them agree, or leave model_transaction_policy out of config.pbtxt",
+        )
+    if model_config.get("response_cache", {}).get("enable"):
+        raise ConfigError(
+            "the response cache is enabled on a routed model: its key leaves out request parameters",
+            hint="remove response_cache from its config.pbtxt; enable it on the targets",
+        )
+    if any(group.get("rate_limiter", {}).get("resources") for group in model_config.get("instance_group", [])):
+        raise ConfigError(
+            "a routed model holds rate limiter resources: with its targets waiting for them this can deadlock",
+            hint="remove rate_limiter from its instance_group; put it on the targets",
+        )
+    if sum(group.get("count", 1) for group in model_config.get("instance_group", [])) > 1:
+        raise ConfigError(
+            "a routed model has more than one instance: each would learn and count load by itself",
+            hint="set instance_group [ { kind: KIND_CPU count: 1 } ]; one instance serves all requests concurrently",
+        )
+
+
+def _model_directory() -> Path:
+    """Return the model's directory while its configuration is completed, when Triton has not said its path yet.
+
+    The stub process is started with the path of the model's version as its first argument.
+    """
+    arguments = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    return Path(os.fsdecode(arguments[1])).parent.parent

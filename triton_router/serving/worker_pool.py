@@ -1,0 +1,49 @@
+"""Daemon threads on one queue, grown only when a job finds none of them idle.
+
+Leaner than `concurrent.futures.ThreadPoolExecutor`, whose future and condition per job cost 60 us of the 500 a
+routed request takes; nothing here waits for a job's result.
+"""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+from threading import Semaphore, Thread
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class WorkerPool:
+    """Runs jobs concurrently, at most ``limit`` at once; more wait in order.
+
+    ``submit`` and ``close`` are called by one thread. A job must not raise: an escaping exception ends its worker.
+    """
+
+    def __init__(self, limit: int, *, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = Semaphore(0)
+        self._threads: list[Thread] = []
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle."""
+        self._jobs.put(job)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def close(self) -> None:
+        """Let the jobs submitted so far finish, then end the workers."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        take, idle = self._jobs.get, self._idle.release
+        while (job := take()) is not None:
+            job()
+            idle()

@@ -1,0 +1,146 @@
+"""Publishes the engine's counters through Triton's own metrics endpoint.
+
+Each operation on a Triton metric is a blocking round trip of the stub process (75-270 us), and one metric object
+used from two threads crashes the server. So the request path counts in Python, and one thread, which alone owns
+the metric objects, publishes the differences on a timer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from triton_router.routing.engine import TargetSnapshot
+
+INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family. ``labels`` are those beside ``model`` and ``target``."""
+
+    name: str
+    kind: str
+    description: str
+    labels: tuple[tuple[str, str], ...]
+    value: Callable[[TargetSnapshot], float]
+
+
+def _requests(outcome: str, value: Callable[[TargetSnapshot], float]) -> Family:
+    return Family(
+        "triton_router_requests_total",
+        "COUNTER",
+        "Requests by the target that got them and by how they ended",
+        (("outcome", outcome),),
+        value,
+    )
+
+
+FAMILIES = (
+    _requests("success", lambda target: target.succeeded),
+    _requests("target_error", lambda target: target.failed),
+    _requests("client_error", lambda target: target.refused),
+    _requests("cancelled", lambda target: target.cancelled),
+    Family(
+        "triton_router_latency_seconds_total",
+        "COUNTER",
+        "Sum of the time from decision to answer over predicted successful requests",
+        (),
+        lambda target: target.latency.measured_total_ms / 1e3,
+    ),
+    Family(
+        "triton_router_predicted_latency_seconds_total",
+        "COUNTER",
+        "Sum of the predicted latencies of the same requests",
+        (),
+        lambda target: target.latency.predicted_total_ms / 1e3,
+    ),
+    Family("triton_router_in_flight", "GAUGE", "Requests at the target now", (), lambda target: target.in_flight),
+    Family(
+        "triton_router_resting",
+        "GAUGE",
+        "1 while the target is left out after consecutive failures",
+        (),
+        lambda target: target.resting,
+    ),
+    Family(
+        "triton_router_confidence",
+        "GAUGE",
+        "Trust in the target's predicted latency, 0 to 1",
+        (),
+        lambda target: target.confidence,
+    ),
+)
+"""Every metric of the router; docs/metrics.md describes each."""
+
+
+class MetricsFlusher:
+    """Publishes one routed model's snapshots until closed.
+
+    Args:
+        stub: The Python backend's module.
+        model: Name of the routed model, the ``model`` label.
+        snapshot: Returns the current state of every target.
+    """
+
+    def __init__(self, stub: Any, model: str, snapshot: Callable[[], Sequence[TargetSnapshot]]) -> None:
+        self._stub = stub
+        self._model = model
+        self._snapshot = snapshot
+        self._closing = Event()
+        self._thread = Thread(target=self._run, name="metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin publishing."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish once more and stop."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        published = _Published(self._stub, self._model)
+        while not self._closing.wait(INTERVAL_S):
+            published.update(self._snapshot())
+        published.update(self._snapshot())
+
+
+class _Published:
+    """What Triton's metrics show. Made, used and dropped by one thread."""
+
+    def __init__(self, stub: Any, model: str) -> None:
+        self._stub = stub
+        self._model = model
+        self._families: dict[str, Any] = {}
+        self._series: dict[tuple[str, int], tuple[Any, float]] = {}
+
+    def update(self, targets: Sequence[TargetSnapshot]) -> None:
+        """Publish what changed since the last time."""
+        for target in targets:
+            for index, family in enumerate(FAMILIES):
+                self._update_one(target, index, family)
+
+    def _update_one(self, target: TargetSnapshot, index: int, family: Family) -> None:
+        key = (target.target.name, index)
+        metric, shown = self._series.get(key) or (self._metric(target, family), 0.0)
+        value = float(family.value(target))
+        if value != shown:
+            if family.kind == "COUNTER":
+                metric.increment(value - shown)
+            else:
+                metric.set(value)
+        self._series[key] = (metric, value)
+
+    def _metric(self, target: TargetSnapshot, family: Family) -> Any:
+        if family.name not in self._families:
+            kind = getattr(self._stub.MetricFamily, family.kind)
+            self._families[family.name] = self._stub.MetricFamily(
+                name=family.name, description=family.description, kind=kind
+            )
+        labels = {"model": self._model, "target": target.target.name, **dict(family.labels)}
+        return self._families[family.name].Metric(labels=labels)
