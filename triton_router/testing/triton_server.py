@@ -14,7 +14,7 @@ from triton_router.serving.launcher.launch import launch
 from triton_router.serving.launcher.options import ControlMode, ServeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from triton_router.serving.launcher.process import ServerProcess
 
@@ -66,7 +66,7 @@ class TritonServer:
 
 
 @contextlib.contextmanager
-def triton_server(  # noqa: PLR0913 - each argument is one independent choice of a test, all by keyword
+def triton_server(
     *repositories: Path,
     control_mode: ControlMode = "none",
     load_models: Sequence[str] = (),
@@ -74,7 +74,7 @@ def triton_server(  # noqa: PLR0913 - each argument is one independent choice of
     log_file: Path | None = None,
     ports: tuple[int, int, int] | None = None,
     timeout: float = 120.0,
-) -> Iterator[TritonServer]:
+) -> Generator[TritonServer]:
     """Yield a ready server for these repositories and end it afterwards.
 
     Args:

@@ -18,7 +18,7 @@ from triton_router.assets import shipped
 from triton_router.errors import NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from triton_router.serving.launcher.find import Installation
 
@@ -27,7 +27,7 @@ _PREFIX = "triton-router-backends-"
 
 
 @contextlib.contextmanager
-def backend_directory(installation: Installation, python_version: str) -> Iterator[Path]:
+def backend_directory(installation: Installation, python_version: str) -> Generator[Path]:
     """Yield a composed backend directory that lives as long as the context.
 
     Args:

@@ -13,7 +13,7 @@ from triton_router.serving.launcher.find import find
 from triton_router.serving.launcher.process import ServerProcess, wait_until_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from triton_router.serving.launcher.options import ServeOptions
 
@@ -40,7 +40,7 @@ class Launched:
 
 
 @contextlib.contextmanager
-def launch(options: ServeOptions, output: Callable[[bytes], None]) -> Iterator[Launched]:
+def launch(options: ServeOptions, output: Callable[[bytes], object]) -> Generator[Launched]:
     """Start a server, and stop it and remove its backend directory at the end.
 
     Args:

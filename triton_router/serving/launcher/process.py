@@ -34,7 +34,9 @@ class ServerProcess:
         output: Receives every line the server and its stubs print, newline included.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], output: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], output: Callable[[bytes], object]
+    ) -> None:
         self.report = FailureReport()
         self._output = output
         self._process = subprocess.Popen(
@@ -103,6 +105,8 @@ class ServerProcess:
 def wait_until_ready(process: ServerProcess, is_ready: Callable[[], bool], timeout: float | None) -> bool:
     """Wait until ``is_ready`` says so. Returns False when the server ended first.
 
+    A server that will wait for a broken model for ever is ended here.
+
     Raises:
         UnavailableError: Neither happened within ``timeout`` seconds.
     """
@@ -110,6 +114,9 @@ def wait_until_ready(process: ServerProcess, is_ready: Callable[[], bool], timeo
     while process.running:
         if is_ready():
             return True
+        if process.report.stuck:
+            process.stop(timeout=2)
+            return False
         if end is not None and time.monotonic() > end:
             raise UnavailableError(
                 f"tritonserver is not ready after {timeout:.0f} s" + process.report.summary(prefix=": "),

@@ -8,6 +8,8 @@ _FAILED = re.compile(
     r"failed to load '(?P<model>[^']+)'(?: version (?P<version>\d+))?(?: at version (?P<at>\d+))?: (?P<reason>.*)"
 )
 _POLLING = re.compile(r"Poll failed for model directory \'(?P<model>[^\']+)\': (?P<reason>.*)")
+_STUCK = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/']+)/\d+/model\.py.*)")
+"""After this line the server waits for ever for a stub that has ended (seen on 2.51)."""
 _FATAL = re.compile(r"^(?:error|tritonserver): (?P<reason>.*)", re.IGNORECASE)
 _ENTRY = re.compile(r"^[IWEF]\d{4} |^\+-")
 _MAXIMUM_LINES = 80
@@ -24,10 +26,15 @@ class FailureReport:
         self._failures: dict[str, list[str]] = {}
         self._fatal: list[str] = []
         self._open: list[str] | None = None
+        self.stuck = False
+        """Whether the server will neither become ready nor end by itself."""
 
     def feed(self, line: bytes) -> None:
         """Take one line of the log."""
         text = line.decode("utf-8", "replace").rstrip("\n")
+        if (stuck := _STUCK.search(text)) is not None:
+            self.stuck = True
+            self._failures[stuck["model"]] = [stuck["reason"]]
         entry = _ENTRY.match(text) is not None
         found = _FAILED.search(text) or _POLLING.search(text) if text.startswith("E") else None
         if found is not None:
@@ -61,7 +68,7 @@ class FailureReport:
 
 
 def _one_line(lines: list[str]) -> str:
-    """Return the head, and the last line that is not part of a traceback's frames."""
-    head = lines[0].strip('" ')
-    tail = next((line.strip() for line in reversed(lines[1:]) if line.strip(' "')), "").strip('"')
-    return f"{head} {tail}".strip() if tail and tail not in head else head
+    """Return the message without a traceback's frames, which follow an empty line."""
+    text = "\n".join(lines).replace("\\n", "\n")
+    message = text.split("\n\nAt:")[0]
+    return " ".join(message.split()).strip('" ')
