@@ -8,14 +8,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from triton_router import __version__
-from triton_router.cli import models, output, pipeline
+from triton_router.cli import models, output, pipeline, status
 from triton_router.errors import TritonRouterError, mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # In the order in which a user meets them; --help lists them so.
-COMMANDS = (models, pipeline)
+COMMANDS = (models, pipeline, status)
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a program that Ctrl-C ended."""
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     root = argparse.ArgumentParser(
         prog="triton-router",
-        description="Compile a model into variants, serve them on Triton, route each request to the best one.",
+        description="Compile a model into variants, serve them, and route each request to the best one.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
