@@ -53,11 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; those of the process by default.
     """
-    args = parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = args.func
     try:
-        code = run(args)
-        sys.stdout.flush()
+        return _run(argv)
     except TritonRouterError as error:
         output.print_error(error)
         return mapping_of(error).exit_code
@@ -67,7 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has enough. Python flushes stdout once more at exit: give it a place.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = args.func
+        return command(args)
+    finally:
+        sys.stdout.flush()  # here a closed pipe can still be told from a failure, --help included
 
 
 if __name__ == "__main__":
