@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from triton_router.errors import UnavailableError
 from triton_router.serving.launcher.launch import launch
 from triton_router.serving.launcher.options import ControlMode, ServeOptions
+from triton_router.serving.launcher.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -103,9 +104,12 @@ def triton_server(
             metrics_port=metrics_port,
             extra=tuple(extra),
         )
+        decided = plan(options)
+        if decided.errors:
+            raise UnavailableError("\n".join(str(finding) for finding in decided.errors))
         # Unbuffered, so that the file is whole whenever a test looks at it.
         log = stack.enter_context(log_file.open("wb", buffering=0))
-        launched = stack.enter_context(launch(options, log.write))
+        launched = stack.enter_context(launch(decided, log.write))
         if not launched.wait_until_ready(timeout):
             code = launched.process.wait()
             tail = "\n".join(log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-40:])

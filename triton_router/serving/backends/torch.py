@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib
 import io
 import json
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,9 @@ class TorchSession:
     """
 
     def __init__(self, context: ModelContext, warn: Callable[[str], None]) -> None:
+        data = read_listed(context.directory, context.version, context.file("model.pt2"))
         torch = _torch()
         device = _device(context, torch)
-        data = read_listed(context.directory, context.version, context.file("model.pt2"))
         _set_threads(context, torch, warn)
         try:
             program = torch.export.load(io.BytesIO(data))
@@ -130,7 +131,9 @@ def read_listed(directory: Path, version: str, file: Path) -> bytes:
 def _torch() -> Any:
     try:
         import torch
-        import torch.export.passes
+
+        # A submodule that torch does not import by itself.
+        importlib.import_module("torch.export.passes")
     except ImportError as error:
         raise UnsupportedError(f"torch is not installed: {error}", hint="pip install 'triton-router[torch]'") from error
     return torch

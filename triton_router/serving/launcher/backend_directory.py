@@ -94,3 +94,14 @@ def _remove_abandoned() -> None:
         pid = path.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists() and path.lstat().st_uid == os.getuid():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def available(installation: Installation) -> dict[str, bool]:
+    """Return the backends that a composed directory will have; True marks those of this project."""
+    native = installation.backends
+    names = {path.name: False for path in native.iterdir() if path.is_dir()} if native is not None else {}
+    own = {path.name for path in shipped("backends").iterdir() if (path / "model.py").is_file()}
+    names.update(dict.fromkeys(own, True))
+    if "onnx" in own:
+        names.setdefault("onnxruntime", True)
+    return names

@@ -6,16 +6,15 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triton_router.serving.launcher import command, python_runtime
+from triton_router.serving.launcher import command
 from triton_router.serving.launcher.backend_directory import backend_directory
-from triton_router.serving.launcher.endpoints import Endpoints, endpoints_of
-from triton_router.serving.launcher.find import find
 from triton_router.serving.launcher.process import ServerProcess, wait_until_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from triton_router.serving.launcher.options import ServeOptions
+    from triton_router.serving.launcher.endpoints import Endpoints
+    from triton_router.serving.launcher.plan import LaunchPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +39,19 @@ class Launched:
 
 
 @contextlib.contextmanager
-def launch(options: ServeOptions, output: Callable[[bytes], object]) -> Generator[Launched]:
+def launch(plan: LaunchPlan, output: Callable[[bytes], object]) -> Generator[Launched]:
     """Start a server, and stop it and remove its backend directory at the end.
 
     Args:
-        options: What to start.
+        plan: What to start; its findings are the caller's to act on.
         output: Receives the server's log line by line.
 
     Raises:
-        NotFoundError: No server, or it lacks the Python backend.
+        NotFoundError: The server lacks the Python backend.
         UnsupportedError: It cannot run this environment's Python.
     """
-    installation = find(options.tritonserver)
-    python = python_runtime.current()
-    with backend_directory(installation, python.version) as backends:
-        settings = command.PythonBackendSettings()
-        argv = command.arguments(installation.executable, options, backends, options.load_models, settings)
-        with ServerProcess(argv, command.environment(installation, python), output) as process:
-            yield Launched(process, endpoints_of(options))
+    with backend_directory(plan.installation, plan.python.version) as backends:
+        argv = command.arguments(plan.installation.executable, plan.options, backends, plan.load, plan.settings)
+        environment = command.environment(plan.installation, plan.python)
+        with ServerProcess(argv, environment, output) as process:
+            yield Launched(process, plan.endpoints)

@@ -97,9 +97,10 @@ class ServerProcess:
         stream = self._process.stdout
         if stream is None:
             return
-        for line in stream:
-            self.report.feed(line)
-            self._output(line)
+        with stream:
+            for line in stream:
+                self.report.feed(line)
+                self._output(line)
 
 
 def wait_until_ready(process: ServerProcess, is_ready: Callable[[], bool], timeout: float | None) -> bool:
