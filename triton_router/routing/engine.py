@@ -74,6 +74,8 @@ class RoutingEngine:
         self._states = [TargetState(target, profile, Health()) for target, profile in targets]
         self._by_name = {state.target.name: state for state in self._states}
         self._policy = policy
+        total = sum(weight for _, weight in policy.scorers)
+        self._scorers = [(scorer, weight / total) for scorer, weight in policy.scorers]
         self._explore = explore if policy.learns else 0.0
         self._rng = rng
         self._lock = Lock()
@@ -104,6 +106,7 @@ class RoutingEngine:
                         decision.ahead,
                         decision.device_ahead,
                         decision.expected_latency_ms,
+                        now,
                     )
                 case Verdict.TARGET_ERROR:
                     state.failed += 1
@@ -134,7 +137,7 @@ class RoutingEngine:
 
     def _decide(self, context: RoutingContext, now: float) -> RoutingDecision:
         if context.pinned:
-            return self._reserve(context, [self._candidate(context, self._by_name[context.pinned])], 0, "sequence", ())
+            return self._reserve(context, [self._candidate(context, self._by_name[context.pinned])], 0, "sequence", [])
         candidates, rejections = self._consider(context, now)
         reason = "policy"
         if not candidates:
@@ -148,7 +151,7 @@ class RoutingEngine:
             index, reason = (index + step) % len(candidates), "explore"
         return self._reserve(context, candidates, index, reason, rejections)
 
-    def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], tuple[Rejection, ...]]:
+    def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], list[Rejection]]:
         candidates: list[Candidate] = []
         rejections: list[Rejection] = []
         filters = self._policy.filters
@@ -156,11 +159,11 @@ class RoutingEngine:
             for rejects in filters:
                 reason = rejects(context, state, now)
                 if reason:
-                    rejections.append(Rejection(state.target.name, reason))
+                    rejections.append(Rejection(state.target, reason))
                     break
             else:
                 candidates.append(self._candidate(context, state))
-        return candidates, tuple(rejections)
+        return candidates, rejections
 
     def _candidate(self, context: RoutingContext, state: TargetState) -> Candidate:
         backend = state.target.backend
@@ -172,15 +175,9 @@ class RoutingEngine:
         return Candidate(state, expected, device_ahead)
 
     def _score(self, context: RoutingContext, candidates: Sequence[Candidate]) -> None:
-        scorers = self._policy.scorers
-        total = 0.0
-        for scorer, weight in scorers:
-            total += weight
+        for scorer, share in self._scorers:
             for candidate, score in zip(candidates, scorer(context, candidates), strict=True):
-                candidate.score += weight * score
-        if total != 1.0:
-            for candidate in candidates:
-                candidate.score /= total
+                candidate.score += share * score
 
     def _reserve(
         self,
@@ -188,7 +185,7 @@ class RoutingEngine:
         candidates: list[Candidate],
         index: int,
         reason: str,
-        rejections: tuple[Rejection, ...],
+        rejections: list[Rejection],
     ) -> RoutingDecision:
         chosen = candidates[index]
         state = chosen.state
@@ -196,22 +193,14 @@ class RoutingEngine:
         state.in_flight += 1
         state.work_in_flight += context.work
         state.chosen += 1
-        others = [candidate for candidate in candidates if candidate is not chosen]
-        if len(others) > 1:
-            others.sort(key=_by_score, reverse=True)
         return RoutingDecision(
-            target=state.target,
-            fallbacks=tuple([candidate.state.target for candidate in others]),
-            reason=reason,
-            expected_latency_ms=chosen.expected_latency_ms,
-            confidence_score=state.profile.confidence,
-            context=context,
-            ahead=ahead,
-            device_ahead=chosen.device_ahead,
-            scores=tuple([Score(c.state.target.name, c.score, c.expected_latency_ms) for c in candidates]),
-            rejections=rejections,
+            state.target,
+            reason,
+            chosen.expected_latency_ms,
+            state.profile.confidence,
+            context,
+            ahead,
+            chosen.device_ahead,
+            [Score(c.state.target, c.score, c.expected_latency_ms) for c in candidates],
+            rejections,
         )
-
-
-def _by_score(candidate: Candidate) -> float:
-    return candidate.score

@@ -54,15 +54,15 @@ class Forwarder:
         return self._stub.InferenceRequest(
             model_name=target.model,
             model_version=target.version or _LATEST,
-            requested_output_names=request.requested_output_names(),
+            requested_output_names=list(request.requested_output_names()),
             inputs=request.inputs(),
             request_id=request.request_id(),
             correlation_id=request.correlation_id(),
             flags=request.flags(),
             timeout=request.timeout(),
             trace=request.trace(),
-            # Most requests carry none: the common case must not pay for parsing.
-            parameters=_forwardable(text) if len(text) > len("{}") else {},
+            # Most requests carry none, and should not pay for their being parsed and written again.
+            parameters=_forwardable(text) if len(text) > len("{}") else None,
         )
 
 

@@ -12,6 +12,7 @@ _LONELY_RUN = 8
 _LOOK_EVERY = 8
 _SHORT_CALL_S = 0.001
 _SMOOTHING = 0.1
+_OUTLIER = 3.0
 
 
 class InlineGate:
@@ -47,4 +48,6 @@ class InlineGate:
         if self._mean_call_s == 0.0:
             self._mean_call_s = seconds
         else:
-            self._mean_call_s += _SMOOTHING * (seconds - self._mean_call_s)
+            # One call that a busy machine held up must not close the gate for the next twenty.
+            bounded = min(seconds, _OUTLIER * self._mean_call_s)
+            self._mean_call_s += _SMOOTHING * (bounded - self._mean_call_s)

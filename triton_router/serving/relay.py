@@ -52,10 +52,16 @@ class Relay:
         """Return the response for an exception that nobody foresaw: the client must hear something."""
         return self._error(f"the router failed on this request: {type(error).__name__}: {error}", "INTERNAL")
 
-    def _call(self, target: Target, request: Request, _sender: ResponseSender) -> tuple[Verdict, Response | None]:
+    def _call(
+        self, target: Target, request: Request, _sender: ResponseSender | None
+    ) -> tuple[Verdict, Response | None]:
         return self._relayed(self._forwarder.request_for(target, request).exec())
 
-    def _stream(self, target: Target, request: Request, sender: ResponseSender) -> tuple[Verdict, Response | None]:
+    def _stream(
+        self, target: Target, request: Request, sender: ResponseSender | None
+    ) -> tuple[Verdict, Response | None]:
+        if sender is None:
+            raise TypeError("a streaming routed model answers through a sender")
         for response in self._forwarder.request_for(target, request).exec(decoupled=True):
             if response.has_error():
                 return self._relayed(response)

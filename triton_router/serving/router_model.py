@@ -32,7 +32,7 @@ from triton_router.telemetry.metrics import MetricsFlusher
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from triton_router.serving.stub import Request, StubModule
+    from triton_router.serving.stub import Request, Response, StubModule
 
 
 class TritonPythonModel:
@@ -65,9 +65,9 @@ class TritonPythonModel:
         self._metrics.start()
         self._status.start()
 
-    def execute(self, requests: Iterable[Request]) -> None:
-        """Take requests; their answers go through their response senders."""
-        self._dispatcher.execute(requests)
+    def execute(self, requests: Iterable[Request]) -> list[Response] | None:
+        """Take requests; their answers go through their response senders, but for one served inline."""
+        return self._dispatcher.execute(requests)
 
     def finalize(self) -> None:
         """Stop, once Triton has seen every request answered."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 SEQUENCE_START = 1
 """``TRITONSERVER_REQUEST_FLAG_SEQUENCE_START``, fixed by Triton's C API."""
@@ -72,7 +72,7 @@ class Request(Protocol):
         """Return the inputs that were sent."""
         ...
 
-    def requested_output_names(self) -> Sequence[str]:
+    def requested_output_names(self) -> Iterable[str]:
         """Return the outputs that are wanted; all of them when the client named none."""
         ...
 

@@ -6,6 +6,7 @@ routed request takes; nothing here waits for a job's result.
 
 from __future__ import annotations
 
+import traceback
 from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import TYPE_CHECKING
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class WorkerPool:
     """Runs jobs concurrently, at most ``limit`` at once; more wait in order.
 
-    ``submit`` and ``close`` are called by one thread. A job must not raise: an escaping exception ends its worker.
+    ``submit`` and ``close`` are called by one thread. An exception that escapes a
+    job is printed and costs nobody else anything.
     """
 
     def __init__(self, limit: int, *, name: str) -> None:
@@ -45,5 +47,8 @@ class WorkerPool:
     def _work(self) -> None:
         take, idle = self._jobs.get, self._idle.release
         while (job := take()) is not None:
-            job()
+            try:
+                job()
+            except Exception:  # noqa: BLE001 - reported in the server's log; the worker goes on with the next
+                traceback.print_exc()
             idle()
