@@ -90,12 +90,9 @@ def unload(control: ModelControl, args: argparse.Namespace) -> int:
         serving = [row.model for row in control.index() if row.ready]
         wanted = targets_to_unload(_survey(args.repository), args.model, serving)
         targets = [target for target in wanted if target in serving]
-    gone = list(control.unload(args.model, dependents=True))
-    for target in targets:
-        gone += control.unload(target, dependents=True)
-    gone = list(dict.fromkeys(gone))
+    gone = control.unload(args.model, *targets, dependents=True)
     if args.json:
-        output.print_json({"unloaded": gone})
+        output.print_json({"unloaded": list(gone)})
     elif gone:
         output.print_table(["unloaded"], [[name] for name in gone])
     else:

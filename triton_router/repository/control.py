@@ -164,30 +164,38 @@ class ModelControl:
             raise self._missing(model, tuple(version for version in wanted if version not in ready))
         return ready
 
-    def unload(self, model: str, *, dependents: bool = False) -> tuple[str, ...]:
-        """Unload a model and wait until it is gone; return every model that stopped serving, itself included.
+    def unload(self, *models: str, dependents: bool = False) -> tuple[str, ...]:
+        """Unload models and wait until they are gone; return every model that stopped serving.
 
-        Triton stops the ensembles that contain the model too. An ensemble's own steps go with it if
+        Triton stops the ensembles that contain one of them too. An ensemble's own steps go with it if
         ``dependents`` is true and they were loaded for its sake alone.
 
         Raises:
-            NotFoundError: The server does not know the model (Triton itself would say nothing).
-            UnavailableError: It is still unloading when the time is up; requests in flight hold it.
+            NotFoundError: The server does not know one of them (Triton itself would say nothing).
+            UnavailableError: One is still unloading when the time is up; requests in flight hold it.
         """
-        self.versions(model)
+        for model in models:
+            self.versions(model)
         before = self._serving()
-        with self._errors(model):
-            self._client.unload_model(model, headers=self._headers, unload_dependents=dependents)
+        for model in models:
+            with self._errors(model):
+                self._client.unload_model(model, headers=self._headers, unload_dependents=dependents)
+        self._wait_until_unloaded(set(models))
+        after = self._serving()
+        return tuple(name for name in before if name not in after)
+
+    def _wait_until_unloaded(self, models: set[str]) -> None:
         deadline = time.monotonic() + self._timeout_s
-        while any(row.state in {"UNLOADING", "READY"} for row in self.versions(model)):
+        while True:
+            left = [row.model for row in self.index() if row.model in models and row.state in {"READY", "UNLOADING"}]
+            if not left:
+                return
             if time.monotonic() > deadline:
                 raise UnavailableError(
-                    f"model {model!r} is still unloading after {self._timeout_s:g} s",
+                    f"model {left[0]!r} is still unloading after {self._timeout_s:g} s",
                     hint="requests in flight hold it; look again with 'triton-router models list'",
                 )
             time.sleep(_POLL_S)
-        after = self._serving()
-        return tuple(name for name in before if name not in after)
 
     def _serving(self) -> list[str]:
         return list(dict.fromkeys(row.model for row in self.index() if row.ready))

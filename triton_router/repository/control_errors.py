@@ -49,6 +49,11 @@ def explain(message: str, status: str, *, model: str, url: str) -> TritonRouterE
             f"model {model!r} has none of the versions that its version policy serves",
             hint=f"put the model's files in {model}/1/ (or a higher number) of the server's repository",
         )
+    if status in {"404", "405"} or message.startswith("an exception occurred in the client"):
+        return UnavailableError(
+            f"what answers at {url} is not Triton's model repository API (status {status}): {short_reason(message)}",
+            hint="give Triton's HTTP port (8000 by default) with --url, not that of gRPC or of metrics",
+        )
     kind, what, hint = InvalidInputError, f"the server at {url} refused", "look at the server's log"
     if _LOAD_FAILED.match(message):
         kind, what = ModelFileError, f"the server could not load model {model!r}"
