@@ -16,17 +16,18 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from onnx import inliner
+from onnx import ModelProto, inliner
 
-from triton_router.analysis.onnx_checks import inferred_shapes
+from triton_router.analysis.onnx_folding import folded_shapes
 from triton_router.analysis.onnx_formulas import FORMULAS, NodeShapes, Shape
 from triton_router.analysis.onnx_graph import operator_name, skeleton, static_shape, subgraphs
+from triton_router.analysis.onnx_standins import put_standins
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, NodeProto
 
 DEFAULT_DIMENSION = 128
 """Size that a dynamic dimension other than the batch is taken to have: a sentence, a second of frames."""
@@ -77,9 +78,12 @@ def count_flops(
     assumed = _fix_inputs(bones.graph, batch_symbols, batch, sizes or {})
     if bones.functions:
         bones = inliner.inline_local_functions(bones)
-    shaped = inferred_shapes(path, bones)
+    standins = ModelProto()
+    standins.CopyFrom(bones)
+    put_standins(standins)
+    shaped = folded_shapes(path, standins)
     counter = _Counter()
-    by_operator = counter.graph(shaped.graph, {})
+    by_operator = counter.graph(bones.graph, shaped.graph, {})
     outputs = {value.name: static_shape(value.type) for value in shaped.graph.output}
     return FlopCount(
         total=sum(by_operator.values()),
@@ -117,23 +121,26 @@ class _Counter:
     def __init__(self) -> None:
         self.uncounted: set[str] = set()
 
-    def graph(self, graph: GraphProto, outer: Mapping[str, Shape]) -> Counter[str]:
+    def graph(self, graph: GraphProto, shaped: GraphProto, outer: Mapping[str, Shape]) -> Counter[str]:
+        """Count one graph; ``shaped`` is the same one, node by node, with stand-ins and shapes."""
         shapes = dict(outer)
-        for value in (*graph.input, *graph.value_info, *graph.output):
+        for value in (*shaped.input, *shaped.value_info, *shaped.output):
             shapes[value.name] = static_shape(value.type)
         for tensor in graph.initializer:
             shapes[tensor.name] = tuple(tensor.dims)
         total: Counter[str] = Counter()
-        for node in graph.node:
+        for node, shaped_node in zip(graph.node, shaped.node, strict=True):
             if node.op_type == "Constant":
                 shapes.update(_constant_shape(node))
-            total.update(self._node(node, shapes))
+            total.update(self._node(node, shaped_node, shapes))
         return total
 
-    def _node(self, node: NodeProto, shapes: Mapping[str, Shape]) -> Counter[str]:
-        bodies = [self.graph(graph, shapes) for graph in subgraphs(node)]
+    def _node(self, node: NodeProto, shaped: NodeProto, shapes: Mapping[str, Shape]) -> Counter[str]:
+        before = set(self.uncounted)
+        pairs = zip(subgraphs(node), subgraphs(shaped), strict=True)
+        bodies = [self.graph(graph, shaped_graph, shapes) for graph, shaped_graph in pairs]
         if bodies:
-            return self._control_flow(node, bodies, shapes)
+            return self._control_flow(node, bodies, shapes, before)
         name = operator_name(node)
         formula = FORMULAS.get(name)
         if formula is None:
@@ -144,7 +151,9 @@ class _Counter:
             return Counter()
         return Counter({name: flops}) if flops else Counter()
 
-    def _control_flow(self, node: NodeProto, bodies: list[Counter[str]], shapes: Mapping[str, Shape]) -> Counter[str]:
+    def _control_flow(
+        self, node: NodeProto, bodies: list[Counter[str]], shapes: Mapping[str, Shape], before: set[str]
+    ) -> Counter[str]:
         if node.op_type == "If":
             return max(bodies, key=lambda body: body.total())
         if node.op_type == "Scan":
@@ -152,7 +161,7 @@ class _Counter:
             if length is not None:
                 return Counter({name: flops * length for name, flops in bodies[0].items()})
         # Even a body without counted operators costs time: nothing of a Loop is known before it runs.
-        self.uncounted.add(operator_name(node))
+        self.uncounted = before | {operator_name(node)}
         return Counter()
 
 
