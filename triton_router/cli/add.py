@@ -78,11 +78,10 @@ def run(args: argparse.Namespace) -> int:
     try:
         with progress() as bar:
             planned = make_plan(request, bar)
-            if not args.dry_run:
-                added = add(request, planned, bar)
+            added = None if args.dry_run else add(request, planned, bar)
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if args.dry_run:
+    if added is None:
         print_plan(planned, as_json=args.json)
         return 0
     print_added(request, planned, added, as_json=args.json)

@@ -11,7 +11,7 @@ from triton_router.cli import output
 from triton_router.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from triton_router.repository.variants import Progress
 
@@ -19,7 +19,7 @@ _BAR = "{desc:<18} {bar:24} {n_fmt}/{total_fmt} [{elapsed}] {postfix}"
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> Generator[Progress]:
     """Yield what suits stderr."""
     shown = _Bar() if sys.stderr.isatty() else _Lines()
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triton_router.analysis.report import AnalysisReport
@@ -23,6 +22,8 @@ from triton_router.repository.toolbox import has_cuda, toolbox
 from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, step_count
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from triton_router.analysis.source import ModelSource
     from triton_router.repository.manifest import Manifest
 

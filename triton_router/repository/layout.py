@@ -20,7 +20,7 @@ from triton_router.errors import InvalidInputError, UnavailableError, Unsupporte
 from triton_router.repository import manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -44,7 +44,7 @@ def check_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def locked(repository: Path) -> Iterator[None]:
+def locked(repository: Path) -> Generator[None]:
     """Hold the repository's lock, creating the repository if need be.
 
     Raises:
@@ -79,7 +79,7 @@ def _lock(descriptor: int, repository: Path) -> None:
 
 
 @contextlib.contextmanager
-def staging(repository: Path) -> Iterator[Path]:
+def staging(repository: Path) -> Generator[Path]:
     """Yield an empty directory beside the repository; it is gone afterwards, however the block ends.
 
     What a killed run left there is removed first; the caller holds the lock.

@@ -149,23 +149,29 @@ def _row(
     def row(action: Action, reason: str, quantisation: str = "") -> VariantPlan:
         return VariantPlan(target.suffix, target.variant, target.backend, action, reason, quantisation)
 
-    if only is not None and target.suffix not in only:
-        return row("skip", "not among --targets")
     verdict = _MAKERS[target.variant](target, report, kind)
-    if not verdict.possible:
-        return row("skip", verdict.reason)
-    # Before the packages: without the GPU, installing its compiler would not help.
-    if target.variant == "tensorrt" and target.hardware not in toolbox.hardware:
-        return row("skip", "a plan is built on the GPU that serves it: " + _ABSENT["gpu"])
-    missing = [package for package in _needs(target, kind) if package not in toolbox.packages]
-    if missing:
-        return row("skip", f"the Python package {missing[0]} is missing: {_install(missing[0])}")
+    obstacle = _obstacle(target, verdict, kind, toolbox, only)
+    if obstacle:
+        return row("skip", obstacle)
     if target.hardware in toolbox.hardware:
         return row("build-and-serve", verdict.reason, verdict.quantisation)
     absent = _ABSENT.get(target.hardware, "--hardware leaves the processor out")
     if verdict.keep or only is not None:
         return row("build-and-keep", f"kept, not served: {absent}", verdict.quantisation)
     return row("skip", absent)
+
+
+def _obstacle(target: Target, verdict: _Verdict, kind: str, toolbox: Toolbox, only: Sequence[str] | None) -> str:
+    """Return why a target cannot be made here, wherever it would be served; empty if it can."""
+    if only is not None and target.suffix not in only:
+        return "not among --targets"
+    if not verdict.possible:
+        return verdict.reason
+    # Before the packages: without the GPU, installing its compiler would not help.
+    if target.variant == "tensorrt" and target.hardware not in toolbox.hardware:
+        return "a plan is built on the GPU that serves it: " + _ABSENT["gpu"]
+    missing = [package for package in _needs(target, kind) if package not in toolbox.packages]
+    return f"the Python package {missing[0]} is missing: {_install(missing[0])}" if missing else ""
 
 
 def _onnx(target: Target, report: AnalysisReport, kind: str) -> _Verdict:

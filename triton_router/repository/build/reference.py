@@ -15,8 +15,8 @@ from triton_router.repository.build.samples import Sample, load, save
 from triton_router.repository.sandbox_child import report_progress
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
 
     from triton_router.repository.build.samples import Tensors
 

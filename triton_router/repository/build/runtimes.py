@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
@@ -49,9 +49,10 @@ def open_onnx(path: Path, *, cuda: bool = False) -> Run:
 
     def run(inputs: Tensors) -> Tensors:
         try:
-            return dict(zip(names, session.run(names, inputs), strict=True))
+            results: Any = session.run(names, inputs)
         except Exception as error:  # the same
             raise RuntimeError(str(error)) from error
+        return dict(zip(names, results, strict=True))
 
     return run
 

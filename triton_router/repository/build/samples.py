@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Tensors = dict[str, NDArray[np.generic]]
+    # Any element type: what a model takes is known when its file has been read.
+    Array = NDArray[Any]
+    Tensors = dict[str, Array]
 
 _INPUT, _OUTPUT = "input:", "output:"
 

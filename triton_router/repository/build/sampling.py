@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from triton_router.repository.build.job import IoSpec, TensorSpec
-    from triton_router.repository.build.samples import Tensors
+    from triton_router.repository.build.samples import Array, Tensors
 
 BATCHES = (1, 2, 3, 8)
 """One row, the two that exporters confuse with one, an odd number, and one that fills vector units."""
@@ -97,7 +95,7 @@ def invented(io: IoSpec, limits: dict[str, int], rng: np.random.Generator, guess
 GUESS_COUNT = len(_GUESSES)
 
 
-def _invent(spec: TensorSpec, shape: tuple[int, ...], limit: int, rng: np.random.Generator) -> NDArray[np.generic]:
+def _invent(spec: TensorSpec, shape: tuple[int, ...], limit: int, rng: np.random.Generator) -> Array:
     if spec.datatype == "BYTES":
         return np.full(shape, b"example", dtype=np.object_)
     dtype = NUMPY_TYPES[spec.datatype]
@@ -141,11 +139,11 @@ def kserve_name(dtype: np.dtype[np.generic]) -> str:
 
 def _resize(
     spec: TensorSpec,
-    example: NDArray[np.generic],
+    example: Array,
     wanted: dict[str, int],
-    picked: NDArray[np.int64] | None,
+    picked: Array | None,
     rng: np.random.Generator,
-) -> NDArray[np.generic]:
+) -> Array:
     value = example
     for position, axis in enumerate(spec.axes):
         if axis and not (position == 0 and picked is not None):
@@ -162,7 +160,7 @@ def _resize(
     return value
 
 
-def _noisy(value: NDArray[np.generic], example: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
+def _noisy(value: Array, example: Array, rng: np.random.Generator) -> Array:
     spread = float(np.std(example)) if example.size > 1 else 1.0
     noisy = value + rng.standard_normal(value.shape) * spread
     return np.clip(noisy, np.min(example), np.max(example)).astype(value.dtype)

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from triton_router.repository.build.samples import Tensors
+    from triton_router.repository.build.samples import Array, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,7 @@ def difference(actual: Tensors, expected: Tensors) -> Difference:
     return found
 
 
-def _compare(name: str, actual: NDArray[np.generic], expected: NDArray[np.generic]) -> Difference:
+def _compare(name: str, actual: Array, expected: Array) -> Difference:
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         return Difference(
             problem=f"output {name!r} is {actual.dtype}{list(actual.shape)}, "
@@ -118,7 +116,7 @@ def _compare(name: str, actual: NDArray[np.generic], expected: NDArray[np.generi
     return _numbers(left[finite], right[finite])
 
 
-def _numbers(left: NDArray[np.float64], right: NDArray[np.float64]) -> Difference:
+def _numbers(left: Array, right: Array) -> Difference:
     if not right.size:
         return Difference()
     absolute = float(np.max(np.abs(left - right)))

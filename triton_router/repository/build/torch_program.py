@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.export.passes import move_to_device_pass
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ class Program:
         device: str = "cpu",
     ) -> None:
         if device != "cpu":
-            exported = torch.export.passes.move_to_device_pass(exported, device)
-        self._in_spec = exported.call_spec.in_spec
+            exported = move_to_device_pass(exported, device)
+        spec = exported.call_spec.in_spec
+        if spec is None:  # pragma: no cover - every program that torch.export makes has one
+            raise ValueError("the program does not say how it is called")
+        self._in_spec = spec
         self._input_names = tuple(input_names)
         self._output_names = tuple(output_names)
         self._device = device
