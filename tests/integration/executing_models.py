@@ -29,6 +29,7 @@ output { name: "seen" data_type: TYPE_INT64 dims: [ 1 ] }"""
 
 
 def main(repository: Path) -> None:
+    """Write every model that the tests load or fail to load."""
     lookup, echo = onnx_lookup(), onnx_echo()
     model(repository, "lookup", "onnx", LOOKUP, BATCHING, {"model.onnx": lookup})
     model(repository, "lookup-native-name", "onnxruntime", LOOKUP, "", {"model.onnx": lookup})
@@ -48,9 +49,10 @@ def main(repository: Path) -> None:
     model(repository, "absent-device", "torch", SCALE, cuda, {"model.pt2": program}, listed=program)
 
 
-def model(  # noqa: PLR0913 - a line of the table above
+def model(  # noqa: PLR0913, PLR0917 - a line of the table above
     repository: Path, name: str, backend: str, tensors: str, more: str, files: dict[str, bytes], listed: bytes = b""
 ) -> None:
+    """Write one model; ``listed`` are the bytes whose SHA-256 its manifest gives."""
     version = repository / name / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(CONFIG.format(backend=backend, tensors=tensors, more=more))
@@ -64,13 +66,13 @@ def model(  # noqa: PLR0913 - a line of the table above
 
 def onnx_lookup() -> bytes:
     """Four rows of two numbers, looked up by id; ``seen`` tells each row the size of the batch it ran in."""
-    from onnx import TensorProto as t
+    from onnx import TensorProto
     from onnx import helper as h
 
     constants = [
-        h.make_tensor("table", t.FLOAT, [4, 2], [float(i) for i in range(8)]),
-        h.make_tensor("one", t.INT64, [1], [1]),
-        h.make_tensor("zero", t.INT64, [1], [0]),
+        h.make_tensor("table", TensorProto.FLOAT, [4, 2], [float(i) for i in range(8)]),
+        h.make_tensor("one", TensorProto.INT64, [1], [1]),
+        h.make_tensor("zero", TensorProto.INT64, [1], [0]),
     ]
     nodes = [
         h.make_node("Gather", ["table", "ids"], ["rows"]),
@@ -79,19 +81,19 @@ def onnx_lookup() -> bytes:
         h.make_node("Concat", ["batch", "one"], ["wanted"], axis=0),
         h.make_node("Expand", ["batch", "wanted"], ["seen"]),
     ]
-    outputs = [("rows", t.FLOAT, ["b", "n", 2]), ("seen", t.INT64, ["b", 1])]
-    return _graph(nodes, [("ids", t.INT64, ["b", "n"])], outputs, constants)
+    outputs = [("rows", TensorProto.FLOAT, ["b", "n", 2]), ("seen", TensorProto.INT64, ["b", 1])]
+    return _graph(nodes, [("ids", TensorProto.INT64, ["b", "n"])], outputs, constants)
 
 
 def onnx_echo() -> bytes:
     """Text in, the same text out."""
-    from onnx import TensorProto as t
+    from onnx import TensorProto
     from onnx import helper as h
 
     return _graph(
         [h.make_node("Identity", ["text"], ["same"])],
-        [("text", t.STRING, ["b", 1])],
-        [("same", t.STRING, ["b", 1])],
+        [("text", TensorProto.STRING, ["b", 1])],
+        [("same", TensorProto.STRING, ["b", 1])],
         [],
     )
 

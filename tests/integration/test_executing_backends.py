@@ -25,6 +25,7 @@ LOADED = ("lookup", "lookup-native-name", "echo", "program")
 
 @pytest.fixture(scope="module")
 def server(start_triton: Callable[..., TritonServer], tmp_path_factory: pytest.TempPathFactory) -> TritonServer:
+    """A server in explicit mode over every model, good and bad, with the good ones loaded."""
     repository = tmp_path_factory.mktemp("executing")
     subprocess.run(
         [sys.executable, str(Path(__file__).with_name("executing_models.py")), str(repository)],
@@ -36,11 +37,13 @@ def server(start_triton: Callable[..., TritonServer], tmp_path_factory: pytest.T
 
 @pytest.fixture
 def triton(server: TritonServer) -> client.InferenceServerClient:
+    """A gRPC client."""
     with client.InferenceServerClient(server.grpc_url) as connection:
         yield connection
 
 
 def infer(triton: client.InferenceServerClient, model: str, **arrays: np.ndarray) -> client.InferResult:
+    """Send one request."""
     types = {"int64": "INT64", "float32": "FP32", "object": "BYTES", "int32": "INT32"}
     inputs = []
     for name, array in arrays.items():
@@ -51,6 +54,7 @@ def infer(triton: client.InferenceServerClient, model: str, **arrays: np.ndarray
 
 
 def ids(*values: int) -> np.ndarray:
+    """Return a batch of one row of ids."""
     return np.array([values], dtype=np.int64)
 
 

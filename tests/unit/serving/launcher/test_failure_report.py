@@ -1,0 +1,52 @@
+"""Reasons of failed models, read from real lines of tritonserver 2.51's log."""
+
+from __future__ import annotations
+
+from triton_router.serving.launcher.report import FailureReport
+
+BAD_IMPORT = (
+    "E1121 05:54:32.180340 12353 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal: "
+    "ModuleNotFoundError: No module named 'nope'\\n\\nAt:\\n  /r/bad/1/model.py(1): <module>\\n"
+    '  <frozen importlib._bootstrap>(241): _call_with_frames_removed\\n"\n'
+    "I1121 05:54:32.180396 12353 model_lifecycle.cc:777] \"failed to load 'bad'\"\n"
+    'I1121 05:54:32.181869 12353 server.cc:321] "Timeout 30: Found 0 model versions that have in-flight inferences"\n'
+    "error: creating server: Internal - failed to load all models\n"
+)
+NO_FILE = (
+    "I1121 05:54:48.780706 12484 pb_stub.cc:2105]  Failed to preinitialize Python stub: "
+    "Python model file not found in '/r/worse/1/model.py'\n"
+)
+
+
+def fed(text: str) -> FailureReport:
+    """Return a report that has read this log."""
+    report = FailureReport()
+    for line in text.splitlines(keepends=True):
+        report.feed(line.encode())
+    return report
+
+
+def test_a_reason_is_one_line_without_the_traceback() -> None:
+    """The exception stays, its frames go, and the same failure is not counted twice."""
+    report = fed(BAD_IMPORT)
+    assert report.failures == {"bad": "Internal: ModuleNotFoundError: No module named 'nope'"}
+    assert not report.stuck
+
+
+def test_a_fatal_error_is_kept_for_failures_without_a_model() -> None:
+    """What the server says last is what a user needs when no model is to blame."""
+    assert fed(BAD_IMPORT).errors == ["creating server: Internal - failed to load all models"]
+
+
+def test_a_missing_model_file_is_recognised_as_a_hang() -> None:
+    """2.51 waits for ever after this line: the launcher must know the model and that nothing more will come."""
+    report = fed(NO_FILE)
+    assert report.stuck
+    assert report.failures == {"worse": "Python model file not found in '/r/worse/1/model.py'"}
+
+
+def test_bytes_that_are_not_text_do_no_harm() -> None:
+    """A model may print anything."""
+    report = FailureReport()
+    report.feed(b"\xff\xfe\n")
+    assert report.failures == {}
