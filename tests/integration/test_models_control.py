@@ -25,6 +25,8 @@ pytestmark = pytest.mark.triton
 
 SHIPPED = Path(__file__).parents[2] / "model_repository"
 
+SHIPPED_MODELS = {path.name for path in SHIPPED.iterdir()}
+
 CONFIG = """\
 backend: "python"
 input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }
@@ -89,22 +91,24 @@ class Models:
         self.err = captured.err
         return captured.out
 
-    def ready(self) -> dict[str, list[int]]:
-        """Versions that serve, by model."""
-        found: dict[str, list[int]] = {}
-        for row in json.loads(self("list", "--json")):
-            if row["state"] == "READY":
-                found.setdefault(row["model"], []).append(row["version"])
-        return found
+    def ready(self, model: str) -> list[int]:
+        """Versions of a model that serve."""
+        rows = json.loads(self("list", "--json"))
+        return [row["version"] for row in rows if row["model"] == model and row["state"] == "READY"]
+
+    def serving(self) -> set[str]:
+        """Models of the shipped repository that serve."""
+        rows = json.loads(self("list", "--json"))
+        return {row["model"] for row in rows if row["state"] == "READY" and row["model"] in SHIPPED_MODELS}
 
 
 @pytest.fixture
 def models(server: TritonServer, capsys: pytest.CaptureFixture[str]) -> Iterator[Models]:
-    """The command, connected; afterwards every model is unloaded again."""
+    """The command, connected; afterwards no model of the shipped repository is loaded."""
     command = Models(f"http://{server.http_url}", capsys)
     yield command
     with ModelControl(command.url) as control:
-        control.unload(*{row.model for row in control.index() if row.ready})
+        control.unload(*{row.model for row in control.index() if row.ready and row.model in SHIPPED_MODELS})
 
 
 def _answer(server: TritonServer, model: str, version: str = "") -> float:
@@ -123,9 +127,9 @@ def test_the_seeds_plain_calls_work_as_written(server: TritonServer, models: Mod
     """``curl -X POST .../load`` and ``.../unload`` without a body load and unload."""
     base = f"http://{server.http_url}/v2/repository/models/numbers"
     assert _post(f"{base}/load") == 200
-    assert models.ready() == {"numbers": [3]}
+    assert models.ready("numbers") == [3]
     assert _post(f"{base}/unload") == 200
-    assert models.ready() == {}
+    assert models.ready("numbers") == []
 
 
 def test_list_says_what_each_model_is(models: Models, repository: Path) -> None:
@@ -145,7 +149,7 @@ def test_a_routed_model_is_loaded_after_its_targets(models: Models, repository: 
     """``load`` of a routed model makes its targets ready first, then itself."""
     loaded = json.loads(models("load", "example", "--repository", str(repository), "--json"))["loaded"]
     assert [entry["model"] for entry in loaded] == ["example-fast", "example-batch", "example"]
-    assert models.ready() == {"example": [1], "example-batch": [1], "example-fast": [1]}
+    assert models.serving() == {"example", "example-batch", "example-fast"}
 
 
 def test_without_the_repository_a_hint_tells_how_targets_are_found(models: Models) -> None:
@@ -160,9 +164,9 @@ def test_targets_are_unloaded_unless_another_router_needs_them(models: Models, r
     models("load", "example", *where)
     models("load", "router", *where)
     assert json.loads(models("unload", "example", "--targets", *where, "--json")) == {"unloaded": ["example"]}
-    assert set(models.ready()) == {"router", "example-fast", "example-batch"}
+    assert models.serving() == {"router", "example-fast", "example-batch"}
     models("unload", "router", "--targets", *where)
-    assert models.ready() == {}
+    assert models.serving() == set()
 
 
 def test_unload_with_targets_needs_the_repository(models: Models) -> None:
@@ -176,11 +180,11 @@ def test_an_ensemble_brings_and_takes_its_steps(models: Models, repository: Path
     where = ("--repository", str(repository))
     models("load", "example-pipeline", *where)
     everything = {"example-pipeline", "example-center", "example", "example-fast", "example-batch"}
-    assert set(models.ready()) == everything
+    assert models.serving() == everything
     assert (
         set(json.loads(models("unload", "example-pipeline", "--targets", *where, "--json"))["unloaded"]) == everything
     )
-    assert models.ready() == {}
+    assert models.serving() == set()
 
 
 def test_unloading_a_step_names_the_ensemble_that_stops(models: Models, repository: Path) -> None:
@@ -193,31 +197,31 @@ def test_unloading_a_step_names_the_ensemble_that_stops(models: Models, reposito
 def test_one_version_is_served_and_survives_a_plain_load(server: TritonServer, models: Models) -> None:
     """``--version 2`` serves version 2 alone, also after the model is loaded again without a version."""
     models("load", "pinned")
-    assert models.ready() == {"pinned": [3]}
+    assert models.ready("pinned") == [3]
     models("load", "pinned", "--version", "2")
-    assert models.ready() == {"pinned": [2]}
+    assert models.ready("pinned") == [2]
     assert _answer(server, "pinned") == 2
     models("load", "pinned")
     assert models.err == ""
-    assert models.ready() == {"pinned": [2]}
+    assert models.ready("pinned") == [2]
 
 
 def test_a_version_of_a_model_that_is_not_loaded(server: TritonServer, models: Models) -> None:
     """The model is loaded first, then its version is chosen."""
     models("load", "cold", "--version", "1")
-    assert models.ready() == {"cold": [1]}
+    assert models.ready("cold") == [1]
     assert _answer(server, "cold") == 1
 
 
 def test_several_versions_answer_under_their_own_address(server: TritonServer, models: Models) -> None:
     """``--version 1,3`` serves both: what version-based canaries need."""
     models("load", "numbers", "--version", "1,3")
-    assert models.ready() == {"numbers": [1, 3]}
+    assert models.ready("numbers") == [1, 3]
     assert [_answer(server, "numbers", version) for version in ("1", "3", "")] == [1, 3, 3]
     models("load", "numbers", "--version", "all")
-    assert models.ready() == {"numbers": [1, 2, 3]}
+    assert models.ready("numbers") == [1, 2, 3]
     models("load", "numbers", "--version", "latest")
-    assert models.ready() == {"numbers": [3]}
+    assert models.ready("numbers") == [3]
 
 
 @pytest.mark.parametrize("version", ["9", "1,9"])
@@ -229,7 +233,7 @@ def test_a_version_that_is_not_there_changes_nothing(models: Models, repository:
     assert "it still serves version 2" in models.err
     models("load", "numbers", "--version", version, "--repository", str(repository), code=1)
     assert "it has: 1, 2, 3" in models.err
-    assert models.ready() == {"numbers": [2]}
+    assert models.ready("numbers") == [2]
 
 
 def test_an_override_that_ends_is_announced(models: Models, repository: Path) -> None:
@@ -238,7 +242,7 @@ def test_an_override_that_ends_is_announced(models: Models, repository: Path) ->
     (repository / "edited" / "2" / "model.py").write_text(ANSWERS_ITS_VERSION + "# edited\n")
     models("load", "edited")
     assert "note: edited served 1 by an override" in models.err
-    assert models.ready() == {"edited": [3]}
+    assert models.ready("edited") == [3]
 
 
 def test_versions_lists_what_is_served_and_what_lies_on_disk(models: Models, repository: Path) -> None:
@@ -269,7 +273,8 @@ def test_a_router_serves_without_a_broken_target(models: Models, repository: Pat
     models("load", "half", "--repository", str(repository), code=1)
     assert "deliberately broken" in models.err
     assert "1 of the targets of 'half' could not be loaded" in models.err
-    assert set(models.ready()) == {"half", "example-fast"}
+    assert models.serving() == {"example-fast"}
+    assert models.ready("half") == [1]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +316,7 @@ def test_a_server_outside_explicit_mode(
     _add_versions(tmp_path, "numbers", 1)
     automatic = start_triton(tmp_path, control_mode="none")
     command = Models(f"http://{automatic.http_url}", capsys)
-    assert command.ready() == {"numbers": [1]}
+    assert command.ready("numbers") == [1]
     for action in ("load", "unload"):
         command(action, "numbers", code=1)
         assert "explicit model load / unload is not allowed" in command.err
