@@ -152,8 +152,8 @@ def _climb(job: BuildJob) -> tuple[_Rung, list[str]]:
         try:
             _convert(rung.prepare(), job, rung.batches)
         except _CONVERSION_ERRORS as error:
-            words = str(error).strip().splitlines() or [""]
-            tried.append(f"{rung.name} did not convert: {type(error).__name__}: {words[0][:300]}")
+            first = str(error).strip().partition("\n")[0][:300] or "without a message"
+            tried.append(f"{rung.name} did not convert: {type(error).__name__}: {first}")
         else:
             return rung, tried
     raise _NoWayError("coremltools cannot convert this model: " + "; ".join(tried))
@@ -218,6 +218,8 @@ def _convert(program: Any, job: BuildJob, batches: tuple[int, ...]) -> None:
     model.short_description = f"{job.model}, version {job.version}"
     model.user_defined_metadata[METADATA_KEY] = _package(job, batches).to_metadata()
     model.save(str(job.path(PACKAGE)))
+    # coremltools adds a table for ExecuTorch's debugger, which nothing here reads.
+    (job.path(PACKAGE) / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
 
 
 def _listed_shapes(specs: list[TensorSpec], batches: tuple[int, ...]) -> list[Any]:

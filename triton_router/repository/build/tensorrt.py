@@ -66,8 +66,11 @@ def build(payload: dict[str, Any]) -> dict[str, Any]:
     report_progress("building the TensorRT plan; this may take minutes")
     tools = {"tensorrt": version("tensorrt")}
     job.path(PLAN).write_bytes(_plan(job))
-    note = "the plan works only on this GPU model and this TensorRT version; build it again for another"
-    return BuildResult(files=(PLAN,), tools=tools, notes=(note,)).to_json()
+    notes = (
+        "the plan works only on this GPU model and this TensorRT version; build it again for another",
+        "the plan was not compared with the model that it was made from",
+    )
+    return BuildResult(files=(PLAN,), tools=tools, notes=notes).to_json()
 
 
 def unavailable(job: BuildJob) -> str:
