@@ -52,11 +52,38 @@ steps:
     inputs: {values: standardised}
     outputs: {result: result}
 """
+MIXED = """\
+name: mixed
+inputs: {values: values}
+outputs: {total: total}
+steps:
+  - model: example
+    inputs: {x: values}
+    outputs: {y: scaled}
+  - model: unbatched
+    inputs: {x: scaled}
+    outputs: {total: total}
+"""
+UNBATCHED_CONFIG = """\
+backend: "python"
+input { name: "x" data_type: TYPE_FP32 dims: [ -1, -1 ] }
+output { name: "total" data_type: TYPE_FP32 dims: [ -1, 1 ] }
+instance_group { kind: KIND_CPU count: 1 }
+"""
+UNBATCHED = """\
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [pb_utils.get_input_tensor_by_name(request, "x").as_numpy() for request in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("total", x.sum(-1, keepdims=True))]) for x in arrays]
+"""
 
 
 @pytest.fixture(scope="module")
 def server(start_triton: Callable[..., TritonServer], tmp_path_factory: pytest.TempPathFactory) -> TritonServer:
-    """The shipped repository and the example's steps, with two more pipelines, all loaded at start-up."""
+    """The shipped repository and the example's steps, with three more pipelines, all loaded at start-up."""
     where = tmp_path_factory.mktemp("pipelines")
     repository = where / "models"
     ignore = shutil.ignore_patterns("__pycache__")
@@ -64,7 +91,10 @@ def server(start_triton: Callable[..., TritonServer], tmp_path_factory: pytest.T
     shutil.copytree(ROOT / "examples" / "minilm" / "pool", repository / "minilm-pool", ignore=ignore)
     if HAS_MINILM:
         shutil.copytree(ROOT / "examples" / "minilm" / "tokenize", repository / "minilm-tokenize", ignore=ignore)
-    for name, text in (("first.yaml", ROUTER_FIRST), ("nested.yaml", NESTED)):
+    (repository / "unbatched" / "1").mkdir(parents=True)
+    (repository / "unbatched" / "config.pbtxt").write_text(UNBATCHED_CONFIG)
+    (repository / "unbatched" / "1" / "model.py").write_text(UNBATCHED)
+    for name, text in (("first.yaml", ROUTER_FIRST), ("nested.yaml", NESTED), ("mixed.yaml", MIXED)):
         (where / name).write_text(text)
         assert main(["pipeline", str(where / name), "--repository", str(repository)]) == 0
     return start_triton(repository)
@@ -126,6 +156,12 @@ def test_routers_inside_nested_ensembles(infer: Infer, values: NDArray[np.float3
     np.testing.assert_allclose(infer("nested", "first", values=values), standardised, rtol=1e-6)
     result = infer("nested", "result", values=values)
     np.testing.assert_allclose(result, _centered(_scaled(standardised)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_batching_router_before_a_model_without_batching(infer: Infer, values: NDArray[np.float32]) -> None:
+    """A step that does not batch takes the whole shape; the pipeline then does not batch either."""
+    total = infer("mixed", "total", values=values)
+    np.testing.assert_allclose(total, _scaled(values).sum(axis=-1, keepdims=True), rtol=1e-5, atol=1e-6)
 
 
 def test_pooling_is_the_masked_mean_at_length_one(infer: Infer) -> None:

@@ -64,9 +64,14 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Connect to the server and run the chosen action."""
     # These bring an HTTP library; --help stays quick without it.
+    import gevent
+
     from triton_router.cli.models_actions import ACTIONS
     from triton_router.repository.control import ModelControl
 
+    # gevent, on which tritonclient's HTTP runs, would print a Ctrl-C before main() sees it.
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     with ModelControl(args.url, headers=dict(args.header), timeout_s=args.timeout) as control:
         return ACTIONS[args.action](control, args)
 
