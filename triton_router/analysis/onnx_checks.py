@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from google.protobuf.message import EncodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import EncodeError, Message
 from onnx import ModelProto, TensorProto, checker, shape_inference
 
 from triton_router.analysis.onnx_graph import (
@@ -46,6 +47,7 @@ def check_model(path: Path, model: ModelProto, limits: OnnxLimits) -> None:
     Raises:
         ModelFileError: The first thing that is wrong.
     """
+    _check_texts(path, model)
     _check_versions(path, model, limits)
     _check_sizes(path, model, limits)
     _check_expansion(path, model, limits)
@@ -56,6 +58,26 @@ def check_model(path: Path, model: ModelProto, limits: OnnxLimits) -> None:
     bones = skeleton(model)
     _check_structure(path, bones)
     _check_made_tensors(path, bones, limits)
+
+
+def _check_texts(path: Path, model: ModelProto) -> None:
+    """Read every text once: protobuf gives invalid UTF-8 as bytes, or fails when it is asked for it."""
+    try:
+        sound = _texts_are_sound(model)
+    except UnicodeDecodeError:
+        sound = False
+    if not sound:
+        raise ModelFileError(f"{path} has a name that is not valid UTF-8", hint=_EXPORT_AGAIN)
+
+
+def _texts_are_sound(message: Message) -> bool:
+    for field, value in message.ListFields():
+        items = [value] if isinstance(value, (Message, str, bytes)) else value
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not all(_texts_are_sound(item) for item in items):
+            return False
+        if field.type == FieldDescriptor.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            return False
+    return True
 
 
 def _check_versions(path: Path, model: ModelProto, limits: OnnxLimits) -> None:

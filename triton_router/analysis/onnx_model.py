@@ -79,8 +79,8 @@ def load_checked(
         )
     model = _parse(path, data)
     del data
-    files = _check_external_data(path, model, limits)
     check_model(path, model, limits)
+    files = _check_external_data(path, model, limits)
     if load_external and files:
         _load_external_data(path, model)
     return model

@@ -120,7 +120,7 @@ def test_damaged_and_hostile_models(tmp_path: Path, change: Callable[[ModelProto
 
 def test_custom_operators_are_named_and_can_be_allowed(tmp_path: Path) -> None:
     """The error names domain, operator and option, without the control characters in the name."""
-    path = _save(tmp_path, _mutated(custom))
+    path = _save(tmp_path, _mutated(_custom))
     error = _refused(path, r"custom operators: 'evil\\x1b\[31m::Steal'")
     assert "--allow-domain" in error.hint
     assert "custom op library" in error.hint
