@@ -82,8 +82,7 @@ def _target_directory(addition: Addition, outcome: Outcome, repository: Path, fo
     directory = folder / name
     directory.mkdir(parents=True)
     outcome.staging.rename(directory / str(addition.version))
-    batch = outcome.checks.batch if outcome.checks else addition.batch
-    config = target_config(name, target, addition.io, addition.max_batch_size, batch)
+    config = target_config(name, target, addition.io, addition.max_batch_size, _batch(addition, outcome))
     (directory / model_config.CONFIG_FILE).write_text(model_config.render(config), encoding="utf-8")
     files = manifest.hashed_files(directory / str(addition.version), outcome.result.files)
     known = manifest.with_version(
@@ -106,7 +105,12 @@ def _routed_directory(addition: Addition, repository: Path, folder: Path) -> Pat
     config = routed_config(addition.name, addition.io, addition.max_batch_size)
     (directory / model_config.CONFIG_FILE).write_text(model_config.render(config), encoding="utf-8")
     served = [
-        Served(BY_SUFFIX[outcome.row.target], f"{addition.name}-{outcome.row.target}", outcome.checks)
+        Served(
+            BY_SUFFIX[outcome.row.target],
+            f"{addition.name}-{outcome.row.target}",
+            _batch(addition, outcome),
+            outcome.checks.latency if outcome.checks else (),
+        )
         for outcome in addition.outcomes
         if outcome.status == "served"
     ]
@@ -131,6 +135,11 @@ def _routed_directory(addition: Addition, repository: Path, folder: Path) -> Pat
     )
     (directory / manifest.MANIFEST_FILE).write_text(manifest.render(known), encoding="utf-8")
     return directory
+
+
+def _batch(addition: Addition, outcome: Outcome) -> BatchVerdict:
+    """Return the target's own verdict; what could not be run here is taken to be like its parent."""
+    return outcome.checks.batch if outcome.checks else addition.batch
 
 
 def _keep_artifacts(addition: Addition, directory: Path) -> dict[str, Manifest]:

@@ -14,7 +14,7 @@ from triton_router.repository.plan import BY_SUFFIX, Target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from triton_router.repository.build.job import BatchVerdict, Checks, IoSpec
+    from triton_router.repository.build.job import BatchVerdict, IoSpec
 
 ROUTER_BACKEND = "router"
 _ONNX_PARAMETERS = {"intra_op_thread_count": "0", "inter_op_thread_count": "0", "execution_mode": "0"}
@@ -23,11 +23,19 @@ _ONNX_PARAMETERS = {"intra_op_thread_count": "0", "inter_op_thread_count": "0", 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A target that passed its checks and goes into ``router.yaml``."""
+    """A target that goes into ``router.yaml``.
+
+    Attributes:
+        target: What kind it is.
+        model: Its Triton model.
+        batch: What merging requests does to its answers.
+        latency: Rows of `triton_router.repository.build.job.Checks`.
+    """
 
     target: Target
     model: str
-    checks: Checks | None
+    batch: BatchVerdict
+    latency: tuple[dict[str, float], ...] = ()
 
 
 def target_config(name: str, target: Target, io: IoSpec, max_batch_size: int, batch: BatchVerdict) -> ModelConfig:
@@ -87,11 +95,10 @@ def _router_target(item: Served) -> dict[str, Any]:
         "model": item.model,
         "backend": item.target.backend,
         "variant": item.target.variant,
-        "batch_independent": item.checks is not None and item.checks.batch == "independent",
+        "batch_independent": item.batch == "independent",
     }
     measured = [
-        {"work": int(row["work"]), "latency_ms": max(0.001, round(float(row["latency_ms"]), 3))}
-        for row in (item.checks.latency if item.checks else ())
+        {"work": int(row["work"]), "latency_ms": max(0.001, round(float(row["latency_ms"]), 3))} for row in item.latency
     ]
     return {**target, "measured_latency": measured} if measured else target
 

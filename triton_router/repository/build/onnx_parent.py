@@ -23,7 +23,6 @@ from triton_router.repository.build.reference import (
     SEED,
     Parent,
     ParentJob,
-    Run,
     judge_batching,
     read_examples,
     with_batch_axis,
@@ -35,6 +34,7 @@ from triton_router.repository.sandbox_child import report_progress
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
+    from triton_router.repository.build.reference import Run
     from triton_router.repository.build.samples import Tensors
 
 PARENT_FILE = "parent.onnx"
