@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent / "pipeline"
 
 ROUTED_MINILM = """\
 backend: "router"
-max_batch_size: 32
+max_batch_size: 64
 dynamic_batching { }
 input { name: "input_ids" data_type: TYPE_INT64 dims: [ -1 ] }
 input { name: "attention_mask" data_type: TYPE_INT64 dims: [ -1 ] }
