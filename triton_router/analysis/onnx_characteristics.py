@@ -175,29 +175,22 @@ def _complete_outputs(
 ) -> _Interface:
     """Find out which outputs follow the batch although their declared dimension 0 does not say so.
 
-    Exporters often leave out an output's shape or give its dimension 0 a name of its own. Inferred shapes at
-    two batch sizes show whether it is the batch.
+    Exporters often give it a name of its own. Inferred shapes at two batch sizes show whether it is the batch.
     """
     doubtful = {
         name
         for name, shape in outputs.shapes.items()
-        if (not shape or shape[0] == -1) and outputs.symbols[name].get(0, "") not in batch_symbols
+        if shape and shape[0] == -1 and outputs.symbols[name].get(0, "") not in batch_symbols
     }
     if not doubtful or len(batch_symbols) != 1:
         return outputs
     thrice = count_flops(path, model, batch_symbols=batch_symbols, batch=3)
-    shapes, symbols = dict(outputs.shapes), dict(outputs.symbols)
+    symbols = dict(outputs.symbols)
     for name in doubtful:
         one, three = once.output_shapes.get(name), thrice.output_shapes.get(name)
-        if one is None or three is None or len(one) != len(three):
-            continue
-        if not shapes[name] and one:
-            dynamic = [a != b for a, b in zip(one, three, strict=True)]
-            shapes[name] = tuple(-1 if moves else size for moves, size in zip(dynamic, one, strict=True))
-            symbols[name] = {axis: "" for axis, moves in enumerate(dynamic) if moves}
-        if one and (one[0], three[0]) == (1, 3):
+        if one and three and (one[0], three[0]) == (1, 3):
             symbols[name] = {**symbols[name], 0: next(iter(batch_symbols))}
-    return _Interface(shapes, outputs.types, symbols)
+    return _Interface(outputs.shapes, outputs.types, symbols)
 
 
 def _shared_batch(inputs: _Interface, outputs: _Interface) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import EncodeError, Message
@@ -25,7 +25,7 @@ from triton_router.analysis.onnx_graph import (
 from triton_router.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from onnx import FunctionProto, NodeProto
@@ -72,12 +72,16 @@ def _check_texts(path: Path, model: ModelProto) -> None:
 
 def _texts_are_sound(message: Message) -> bool:
     for field, value in message.ListFields():
-        items = [value] if isinstance(value, (Message, str, bytes)) else value
-        if field.type == FieldDescriptor.TYPE_MESSAGE and not all(_texts_are_sound(item) for item in items):
-            return False
-        if field.type == FieldDescriptor.TYPE_STRING and not all(isinstance(item, str) for item in items):
-            return False
+        if field.type in {FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING}:
+            alone = isinstance(value, (Message, str, bytes))
+            items = [value] if alone else list(cast("Iterable[object]", value))
+            if not all(isinstance(item, str) or _is_sound_message(item) for item in items):
+                return False
     return True
+
+
+def _is_sound_message(item: object) -> bool:
+    return isinstance(item, Message) and _texts_are_sound(item)
 
 
 def _check_versions(path: Path, model: ModelProto, limits: OnnxLimits) -> None:
@@ -238,6 +242,11 @@ def _check_interface(path: Path, model: ModelProto) -> None:
                 f"{path}: {shown(value.name)} is not a tensor of a type that Triton can carry",
                 hint="sequences, maps, optionals, complex and sub-byte types have to be turned into tensors "
                 "inside the model (for scikit-learn: options={'zipmap': False})",
+            )
+        if not value.type.tensor_type.HasField("shape"):
+            raise ModelFileError(
+                f"{path}: {shown(value.name)} has no shape, not even the number of its dimensions",
+                hint="onnx.shape_inference.infer_shapes may find it; else state it in model.graph and save again",
             )
 
 

@@ -30,7 +30,7 @@ from triton_router.analysis.torch_program import (
     symbol_bounds,
     symbol_names,
 )
-from triton_router.errors import ModelFileError, NotFoundError, UnsupportedError
+from triton_router.errors import ModelFileError, NotFoundError, TritonRouterError, UnsupportedError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -315,6 +315,11 @@ def _dim(symbol: str, bounds: tuple[int, int]) -> Dim:
 
 
 def _user_error(what: str, error: Exception) -> ModelFileError:
+    """Describe an error of the user's code; what is about the machine, not the code, is raised as it is."""
+    if isinstance(error, (MemoryError, TritonRouterError)):
+        raise error
+    if "allocate memory" in str(error):  # how torch's allocator says it
+        raise MemoryError(str(error)) from error
     frames = traceback.extract_tb(error.__traceback__)
     where = f" (at {Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return ModelFileError(

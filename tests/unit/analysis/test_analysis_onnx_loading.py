@@ -48,6 +48,7 @@ def test_sound_models_load_unchanged(tmp_path: Path, make_model: Callable[[], Mo
         (b"PK\x03\x04rest of a zip archive", "zip archive"),
         (b"\x80\x02cmodule\n", "pickle"),
         (make.mlp().SerializeToString()[:-40], "damaged or cut off"),
+        (make.mlp().SerializeToString().replace(b"Relu", b"Re\xff\xfe"), "not valid UTF-8"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, data: bytes, match: str) -> None:
@@ -111,6 +112,7 @@ def _sequence_output(model: ModelProto) -> None:
         (lambda model: setattr(model.graph.input[0].type.tensor_type, "elem_type", 14), "Triton can carry"),
         (lambda model: setattr(model.graph.output[0], "name", "x"), "share a name"),
         (_sequence_output, "Triton can carry"),
+        (lambda model: model.graph.output[0].type.tensor_type.ClearField("shape"), "'y' has no shape"),
     ],
 )
 def test_damaged_and_hostile_models(tmp_path: Path, change: Callable[[ModelProto], object], match: str) -> None:
