@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -37,10 +38,14 @@ class Answer:
 
 
 def _add(model: object, repository: Path, *arguments: str, name: str = "m") -> Answer:
-    command = [sys.executable, "-m", "triton_router.cli.main", "add", str(model), "--name", name]
-    command += ["--repository", str(repository), *arguments]
+    command = _command(model, repository, *arguments, name=name)
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=280, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def _command(model: object, repository: Path, *arguments: str, name: str = "m") -> list[str]:
+    command = [sys.executable, "-m", "triton_router.cli.main", "add", str(model), "--name", name]
+    return [*command, "--repository", str(repository), *arguments]
 
 
 def _files(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -240,3 +245,22 @@ def test_another_models_directory_is_not_touched(tmp_path: Path) -> None:
     assert answer.status == 1
     assert "was not made by triton-router" in answer.err
     assert [path for path in (tmp_path / "r").rglob("*") if path.is_file()] == [theirs]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_addition_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM while a variant is built: status 130, existing models to the byte, no staging, no child."""
+    repository = tmp_path / "r"
+    first, second = _write("write_mlp", tmp_path / "1.onnx"), _write("write_mlp", tmp_path / "2.onnx", seed=1)
+    assert _add(first, repository, "--targets", "onnx-cpu").status == 0
+    before = _files(repository)
+    command = _command(second, repository, "--targets", "onnx-cpu,onnx-int8-cpu")
+    with subprocess.Popen(command, cwd=HERE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("parent:"):
+                process.send_signal(number)
+                break
+        assert process.wait(60) == 130
+    assert _files(repository) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.onnx", "2.onnx", "r"]

@@ -42,7 +42,17 @@ def print_added(request: AddRequest, planned: Planned, added: Added, *, as_json:
     if added.up_to_date:
         print(f"{request.name} version {added.version} is already up to date")
         return
-    headers = ("target", "size", "max error", "batch independent", "ms batch 1", "ms batch 8", "result", "why")
+    headers = (
+        "target",
+        "size",
+        "max error",
+        "cosine",
+        "batch independent",
+        "ms batch 1",
+        "ms batch 8",
+        "result",
+        "why",
+    )
     rows = [_row(outcome) for outcome in added.outcomes if outcome.status != "skipped"]
     output.print_table(headers, rows)
     skipped = [outcome.row.target for outcome in added.outcomes if outcome.status == "skipped"]
@@ -61,8 +71,9 @@ def _row(outcome: Outcome) -> tuple[object, ...]:
     checks = outcome.checks
     return (
         outcome.row.target,
-        _size(outcome.size),
+        _size(outcome.size) if outcome.size else "-",
         f"{checks.max_abs_error:.2g}" if checks else "-",
+        f"{checks.cosine:.4f}" if checks else "-",
         _BATCH_WORDS[checks.batch] if checks else "-",
         _latency(outcome, 1),
         _latency(outcome, 8),

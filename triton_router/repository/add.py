@@ -221,23 +221,29 @@ def _check_batch_size(size: int | None) -> None:
 
 def _batching(request: AddRequest, parent: Parent) -> tuple[Parent, int, tuple[str, ...]]:
     """Decide on the largest batch; without one, no dimension is treated as the batch."""
-    io, notes = parent.io, ()
-    low, high = io.bounds.get(io.batch_axis, (1, DEFAULT_MAX_BATCH_SIZE))
-    wanted = DEFAULT_MAX_BATCH_SIZE if request.max_batch_size is None else request.max_batch_size
-    if io.batch_axis and parent.batch == "independent" and low <= 1 and wanted:
-        if request.max_batch_size is not None and wanted > high and io.batch_axis in io.bounds:
-            raise InvalidInputError(
-                f"--max-batch-size {wanted} is more than the {high} rows that the model takes",
-                hint="export the model with a larger batch dimension",
-            )
-        return parent, min(wanted, high) if io.batch_axis in io.bounds else wanted, notes
+    io = parent.io
+    if not io.batch_axis or parent.batch != "independent":
+        return replace(parent, io=replace(io, batch_axis="")), 0, _why_not_batched(parent, request.max_batch_size)
+    high = io.bounds[io.batch_axis][1] if io.batch_axis in io.bounds else None
+    wanted = request.max_batch_size
+    if wanted is None:
+        return parent, min(DEFAULT_MAX_BATCH_SIZE, high or DEFAULT_MAX_BATCH_SIZE), ()
+    if high is not None and wanted > high:
+        raise InvalidInputError(
+            f"--max-batch-size {wanted} is more than the {high} rows that the model takes",
+            hint="export the model with a larger batch dimension",
+        )
+    return parent, wanted, ()
+
+
+def _why_not_batched(parent: Parent, wanted: int | None) -> tuple[str, ...]:
+    if wanted == 0:
+        return ()
     if parent.batch == "dependent":
-        notes = ("the model's rows influence each other: Triton will not batch it, and each request stands alone",)
-    elif io.batch_axis and low > 1:
-        notes = (f"the model takes no fewer than {low} rows: Triton will not batch it",)
-    elif wanted:
-        notes = ("inputs and outputs share no dynamic first dimension: Triton will not batch it",)
-    return replace(parent, io=replace(io, batch_axis="")), 0, notes
+        why = "the model's rows influence each other, or it does not take every number of rows"
+    else:
+        why = "inputs and outputs share no dynamic first dimension"
+    return (f"{why}: Triton will not batch it, and each request stands alone",)
 
 
 def _options(request: AddRequest, planned: Planned) -> Manifest:
@@ -317,7 +323,9 @@ def _shown(tensors: dict[str, list[Any]]) -> str:
 
 
 def _no_target(outcomes: tuple[Outcome, ...]) -> str:
-    failed = [f"{outcome.row.target}: {outcome.reason}" for outcome in outcomes if outcome.status == "failed"]
+    failed = [
+        f"{outcome.row.target}: {outcome.reason}" for outcome in outcomes if outcome.status in {"failed", "unavailable"}
+    ]
     if failed:
         return "no target can be served: " + "; ".join(failed)
     return (

@@ -219,7 +219,9 @@ def _pt2(target: Target, report: AnalysisReport, kind: str) -> _Verdict:
 
 
 def _coreml(target: Target, report: AnalysisReport, kind: str) -> _Verdict:
-    del target, kind
+    del target
+    if kind == "onnx":
+        return _Verdict("made from torch sources only; give the torch factory or .pt2 instead", possible=False)
     if report.characteristics.has_control_flow:
         return _Verdict("control flow (If, Loop, torch.cond) does not convert to Core ML", possible=False)
     if report.characteristics.is_quantized:

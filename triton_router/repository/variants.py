@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from triton_router.repository.plan import Target, VariantPlan
     from triton_router.repository.sandbox import Limits
 
-Status = Literal["served", "kept", "failed", "skipped"]
+Status = Literal["served", "kept", "failed", "unavailable", "skipped"]
 
 _BUILD = "triton_router.repository.build."
 _BUILDERS = {
@@ -52,7 +52,8 @@ class Outcome:
 
     Attributes:
         row: The row.
-        status: Served, kept as an artifact, failed, or skipped.
+        status: Served, kept as an artifact, failed (its build or its check), unavailable (this model or machine
+            cannot have it, which only the builder found out), or skipped by the plan.
         reason: Why, in words.
         staging: Directory with its files; None if there are none.
         result: What the builder answered.
@@ -139,7 +140,7 @@ def _build(shop: Workshop, row: VariantPlan, onnx: str, progress: Progress) -> O
         answer = run_child(_BUILDERS[row.variant], job.to_json(), limits=shop.limits, on_progress=progress.detail)
         result = BuildResult.from_json(answer)
         if result.unavailable:
-            return Outcome(row, "failed", result.unavailable)
+            return Outcome(row, "unavailable", result.unavailable, result=result)
         checks = result.checks or _verify(shop, target, job, progress)
     except TritonRouterError as error:
         return Outcome(row, "failed", error.message)

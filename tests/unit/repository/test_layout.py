@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from triton_router.errors import InvalidInputError, UnavailableError
 from triton_router.repository import manifest
 from triton_router.repository.layout import Installation, check_name, locked, require_ours, staging
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _model(root: Path, name: str, version: int, text: str) -> Path:
@@ -51,10 +54,15 @@ def test_a_failing_step_undoes_the_ones_before(places: tuple[Path, Path, Path], 
     """The third of three models cannot be moved: the new one is gone, the old one is as it was, to the byte."""
     repository, stage, trash = places
     before = _content(repository)
-    with pytest.raises(FileNotFoundError), Installation(repository, trash) as installation:
-        installation.install("m-b", _model(stage, "m-b", version, "new"), version)
-        installation.install("m-a", _model(stage, "m-a", version, "second"), version)
-        installation.install("m", stage / "was-never-written", version)
+
+    def install() -> None:
+        with Installation(repository, trash) as installation:
+            installation.install("m-b", _model(stage, "m-b", version, "new"), version)
+            installation.install("m-a", _model(stage, "m-a", version, "second"), version)
+            installation.install("m", stage / "was-never-written", version)
+
+    with pytest.raises(FileNotFoundError):
+        install()
     assert _content(repository) == before
     assert sorted(path.name for path in repository.iterdir()) == ["m-a"]
 
@@ -63,9 +71,14 @@ def test_ctrl_c_undoes_too(places: tuple[Path, Path, Path]) -> None:
     """An interrupt between two models leaves none of them."""
     repository, stage, trash = places
     before = _content(repository)
-    with pytest.raises(KeyboardInterrupt), Installation(repository, trash) as installation:
-        installation.install("m-b", _model(stage, "m-b", 1, "new"), 1)
-        raise KeyboardInterrupt
+
+    def install() -> None:
+        with Installation(repository, trash) as installation:
+            installation.install("m-b", _model(stage, "m-b", 1, "new"), 1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        install()
     assert _content(repository) == before
 
 
@@ -138,9 +151,14 @@ def test_staging_is_beside_the_repository_and_goes_away(tmp_path: Path) -> None:
     repository.mkdir()
     left = tmp_path / ".models.staging-killed"
     left.mkdir()
-    with pytest.raises(KeyboardInterrupt), staging(repository) as stage:
-        assert stage.parent == tmp_path
-        assert not left.exists()
-        (stage / "half").mkdir()
-        raise KeyboardInterrupt
+
+    def build() -> None:
+        with staging(repository) as stage:
+            assert stage.parent == tmp_path
+            assert not left.exists()
+            (stage / "half").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build()
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
