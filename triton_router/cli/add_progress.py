@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from triton_router.repository.variants import Progress
 
-_BAR = "{desc:<18} {bar:24} {n_fmt}/{total_fmt} [{elapsed}] {postfix}"
+_BAR = "{desc:<18} {bar:24} {n_fmt}/{total_fmt} [{elapsed}]{postfix}"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from triton_router.analysis.report import AnalysisReport
 from triton_router.analysis.source import resolve_source
-from triton_router.errors import BuildError, InvalidInputError, NotFoundError
+from triton_router.errors import BuildError, ConfigError, InvalidInputError, NotFoundError
 from triton_router.repository import manifest
 from triton_router.repository.assemble import Addition, assemble
 from triton_router.repository.build.reference import Parent, ParentJob
@@ -19,7 +19,7 @@ from triton_router.repository.layout import Installation, check_name, locked, re
 from triton_router.repository.plan import BY_SUFFIX, TARGETS, VariantPlan, check_targets, plan
 from triton_router.repository.sandbox import Limits, run_child
 from triton_router.repository.toolbox import has_cuda, toolbox
-from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, step_count
+from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, has_baseline, step_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +164,7 @@ def _add_locked(request: AddRequest, planned: Planned, progress: Progress, stage
         devices=frozenset({"gpu"} if has_cuda() else ()),
     )
     outcomes = build_all(shop, planned.rows, progress)
-    if not any(outcome.status == "served" for outcome in outcomes):
+    if not has_baseline(outcomes) or not any(outcome.status == "served" for outcome in outcomes):
         raise BuildError(_no_target(outcomes), hint="nothing was installed; --dry-run shows the plan")
     progress.step("install")
     addition = Addition(
@@ -284,7 +284,27 @@ def _unchanged(request: AddRequest, version: int) -> Added:
             f"this model stands in version {version} of {request.name!r} already",
             hint=f"leave --version out, or say --version {version}",
         )
+    _require_intact(request, version)
     return Added(version, up_to_date=True)
+
+
+def _require_intact(request: AddRequest, version: int) -> None:
+    """Refuse to call a version up to date whose files are not those that were checked.
+
+    Raises:
+        ConfigError: A target's file is missing or has changed.
+    """
+    for suffix in BY_SUFFIX:
+        directory = request.repository / f"{request.name}-{suffix}"
+        known = manifest.read(directory)
+        files = known["versions"].get(str(version), {}).get("files", {}) if known else {}
+        for name, recorded in files.items():
+            path = directory / str(version) / name
+            if not path.is_file() or manifest.hashed_files(path.parent, [path.name])[path.name] != recorded:
+                raise ConfigError(
+                    f"{path} is missing or is not the file that was checked",
+                    hint=f"restore it, or remove {request.repository / request.name} and its targets and add it again",
+                )
 
 
 def _next_version(request: AddRequest, known: Manifest | None) -> int:
