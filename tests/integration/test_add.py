@@ -155,6 +155,11 @@ def test_versions_of_an_onnx_model(tmp_path: Path) -> None:
     before = _files(repository)
     assert "already up to date" in _add(first, repository, *only).out
     assert _files(repository) == before
+    installed = repository / "m-onnx-cpu/1/model.onnx"
+    installed.write_bytes(b"changed")
+    damaged = _add(first, repository, *only)
+    assert (damaged.status, "is not the file that was checked" in damaged.err) == (1, True)
+    installed.write_bytes(first.read_bytes())
     assert _add(second, repository, *only).status == 0
     assert sorted(path.name for path in (repository / "m-onnx-cpu").iterdir() if path.is_dir()) == ["1", "2"]
     assert (repository / "m-onnx-cpu/1/model.onnx").read_bytes() == first.read_bytes()
