@@ -9,6 +9,8 @@ from triton_router.repository.model_config import parse
 
 IN = 'input { name: "x" data_type: TYPE_FP32 dims: [ %s ] }'
 OUT = 'output { name: "y" data_type: TYPE_FP32 dims: [ %s ] }'
+OTHER_IN = IN.replace('"x"', '"z"')
+OTHER_OUT = OUT.replace('"y"', '"z"')
 ROUTED = f"max_batch_size: 8 {IN % '-1'} {OUT % '2'}"
 
 
@@ -25,8 +27,8 @@ ROUTED = f"max_batch_size: 8 {IN % '-1'} {OUT % '2'}"
         (f"max_batch_size: 8 {IN % '-1, 3'} {OUT % '2'}", ["takes shape [-1, -1, 3]"]),
         (f"max_batch_size: 8 {IN % '-1'} {OUT % '3'}", ["output 'y' has shape [-1, 3]"]),
         (f"max_batch_size: 8 {IN.replace('FP32', 'FP16') % '-1'} {OUT % '2'}", ["is TYPE_FP16"]),
-        (f"max_batch_size: 8 {IN.replace('"x"', '"z"') % '-1'} {OUT % '2'}", ["no input 'x'", "needs an input 'z'"]),
-        (f"max_batch_size: 8 {IN % '-1'} {OUT.replace('"y"', '"z"') % '2'}", ["no output 'y'"]),
+        (f"max_batch_size: 8 {OTHER_IN % '-1'} {OUT % '2'}", ["no input 'x'", "needs an input 'z'"]),
+        (f"max_batch_size: 8 {IN % '-1'} {OTHER_OUT % '2'}", ["no output 'y'"]),
     ],
 )
 def test_a_target_must_answer_whatever_the_routed_model_accepts(target: str, expected: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,12 +19,13 @@ from triton_router.assets import shipped
 from triton_router.errors import NotFoundError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from triton_router.serving.launcher.find import Installation
 
 STUB = "triton_python_backend_stub"
 _PREFIX = "triton-router-backends-"
+_PLAIN = re.compile(r"[A-Za-z0-9_./+@%=:,-]+")
 
 
 @contextlib.contextmanager
@@ -40,9 +42,40 @@ def backend_directory(installation: Installation, python_version: str) -> Genera
     """
     _remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
-        directory = Path(name)
+        if not is_plain(name):
+            raise UnsupportedError(
+                f"the temporary directory {tempfile.gettempdir()} has a name that Triton's Python backend cannot use",
+                hint="set TMPDIR to a directory whose path has letters, digits and ._- only",
+            )
+        directory = Path(name) / "backends"
+        directory.mkdir()
         compose(directory, installation, python_version)
         yield directory
+
+
+def is_plain(path: Path | str) -> bool:
+    """Return whether the Python backend can start a stub with this path: a shell splits and expands the words."""
+    return _PLAIN.fullmatch(str(path)) is not None
+
+
+@contextlib.contextmanager
+def plain_repositories(repositories: Sequence[Path], directory: Path) -> Generator[tuple[Path, ...]]:
+    """Yield paths of these repositories that the Python backend can use, through links where it has to be."""
+    links: list[Path] = []
+    result: list[Path] = []
+    for index, repository in enumerate(repositories):
+        path = repository.absolute()
+        if not is_plain(path):
+            link = directory / f"repository-{index}"
+            link.symlink_to(path, target_is_directory=True)
+            links.append(link)
+            path = link
+        result.append(path)
+    try:
+        yield tuple(result)
+    finally:
+        for link in links:
+            link.unlink()
 
 
 def compose(directory: Path, installation: Installation, python_version: str) -> None:

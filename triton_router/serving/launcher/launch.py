@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triton_router.serving.launcher import command
-from triton_router.serving.launcher.backend_directory import backend_directory
+from triton_router.serving.launcher.backend_directory import backend_directory, plain_repositories
 from triton_router.serving.launcher.process import ServerProcess, wait_until_ready
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ def launch(plan: LaunchPlan, output: Callable[[bytes], object]) -> Generator[Lau
 
     Raises:
         NotFoundError: The server lacks the Python backend.
-        UnsupportedError: It cannot run this environment's Python.
+        UnsupportedError: It cannot run this environment's Python, or the temporary directory cannot be used.
     """
-    with backend_directory(plan.installation, plan.python.version) as backends:
-        argv = command.arguments(plan.installation.executable, plan.options, backends, plan.load, plan.settings)
+    with (
+        backend_directory(plan.installation, plan.python.version) as backends,
+        plain_repositories(plan.options.repositories, backends.parent) as repositories,
+    ):
+        options = dataclasses.replace(plan.options, repositories=repositories)
+        argv = command.arguments(plan.installation.executable, options, backends, plan.load, plan.settings)
         environment = command.environment(plan.installation, plan.python)
         with ServerProcess(argv, environment, output) as process:
             yield Launched(process, plan.endpoints)

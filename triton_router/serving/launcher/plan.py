@@ -93,6 +93,7 @@ def plan(options: ServeOptions) -> LaunchPlan:
         *flags.exposure(options),
         *model_checks.unique([model for model in present if model.name in chosen]),
         *model_checks.wanted_exist(by_name, options.load_models),
+        *model_checks.plain_names(list(models.values())),
         *model_checks.readable(list(models.values())),
         *model_checks.complete_files(list(models.values())),
         *model_checks.backends_present(list(models.values()), available),

@@ -266,3 +266,9 @@ def test_loading_a_routed_model_brings_its_targets(repository: Repository) -> No
     assert closure(models, ["unknown"]) == ["unknown"]
     (found,) = checks.wanted_exist(models, ["unknown", "*"])
     assert "'unknown' of --load-model" in found.what
+
+
+def test_a_name_that_a_shell_would_split_is_refused(repository: Repository) -> None:
+    """The stub would die at the start, and the server wait for it for ever."""
+    (found,) = checks.plain_names(list(repository.target().model("my model", "").models().values()))
+    assert "'my model'" in found.what

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from triton_router.repository.compatibility import incompatibilities
+from triton_router.serving.launcher.backend_directory import is_plain
 from triton_router.serving.launcher.preflight.finding import Finding, error
 
 if TYPE_CHECKING:
@@ -39,6 +40,19 @@ def unique(models: Sequence[ServedModel]) -> list[Finding]:
         )
         for name, count in counts.items()
         if count > 1
+    ]
+
+
+def plain_names(models: Sequence[ServedModel]) -> list[Finding]:
+    """The Python backend starts a stub through a shell that splits a model's path at blanks."""
+    return [
+        error(
+            f"the model name {model.name!r} has characters that Triton's Python backend cannot use",
+            "its process would die at the start, and the server wait for it for ever",
+            "use letters, digits, '.', '_' and '-'",
+        )
+        for model in models
+        if not is_plain(model.name)
     ]
 
 
