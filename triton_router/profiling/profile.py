@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _FIT_INTERVAL_S = 0.002
 """Latencies that follow each other faster teach next to nothing new: they are counted, not fitted. A fit takes
-about 15 us, so that learning costs less than one percent of a core however high the request rate."""
+about 5 us, so that learning costs less than one percent of a core however high the request rate."""
 _HALF_CONFIDENT = 10
 """Observations after which confidence has reached half of what the fit's error allows."""
 

@@ -138,15 +138,15 @@ class RoutingEngine:
     def _decide(self, context: RoutingContext, now: float) -> RoutingDecision:
         if context.pinned:
             return self._reserve(context, [self._candidate(context, self._by_name[context.pinned])], 0, "sequence", [])
+        if len(self._states) == 1:
+            return self._reserve(context, [self._candidate(context, self._states[0])], 0, "only", [])
         candidates, rejections = self._consider(context, now)
         reason = "policy"
         if not candidates:
             candidates, reason = [self._candidate(context, state) for state in self._states], "panic"
         self._score(context, candidates)
         index = self._policy.picker(candidates, self._rng)
-        if len(self._states) == 1:
-            reason = "only"
-        elif self._explore and len(candidates) > 1 and self._rng() < self._explore:
+        if self._explore and len(candidates) > 1 and self._rng() < self._explore:
             step = 1 + int(self._rng() * (len(candidates) - 1))
             index, reason = (index + step) % len(candidates), "explore"
         return self._reserve(context, candidates, index, reason, rejections)

@@ -6,6 +6,7 @@ pays for what is.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -64,6 +65,9 @@ class TritonPythonModel:
         self._status = StatusSocket(lambda: _status(name, config, self._engine))
         self._metrics.start()
         self._status.start()
+        # What was made until here stays: no later collection needs to walk it while a request waits.
+        gc.collect()
+        gc.freeze()
 
     def execute(self, requests: Iterable[Request]) -> list[Response] | None:
         """Take requests; their answers go through their response senders, but for one served inline."""

@@ -1,0 +1,1 @@
+"""Benchmarks of this project; ``scripts/bench`` runs them."""
