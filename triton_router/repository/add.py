@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triton_router.analysis.report import AnalysisReport
 from triton_router.analysis.source import resolve_source
-from triton_router.errors import BuildError, ConfigError, InvalidInputError, NotFoundError
+from triton_router.errors import BuildError, InvalidInputError, NotFoundError
 from triton_router.repository import manifest
 from triton_router.repository.assemble import Addition, assemble
 from triton_router.repository.build.reference import Parent, ParentJob
 from triton_router.repository.layout import Installation, check_name, locked, require_ours, staging
-from triton_router.repository.plan import BY_SUFFIX, TARGETS, VariantPlan, check_targets, plan
+from triton_router.repository.plan import VariantPlan, check_targets, plan
 from triton_router.repository.sandbox import Limits, run_child
 from triton_router.repository.toolbox import has_cuda, toolbox
 from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, has_baseline, step_count
+from triton_router.repository.versions import next_version, require_intact, require_same_io, same_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,17 +140,17 @@ def _add_locked(request: AddRequest, planned: Planned, progress: Progress, stage
     options = _options(request, planned)
     known = manifest.read(request.repository / request.name)
     if planned.source.kind != "factory":
-        same = _same_version(known, planned.report.content_sha256 or planned.source.sha256, options)
+        same = same_version(known, planned.report.content_sha256 or planned.source.sha256, options)
         if same is not None:
             return _unchanged(request, same)
     progress.step("parent")
     parent = _run_parent(request, planned, stage, progress)
-    same = _same_version(known, parent.fingerprint, options)
+    same = same_version(known, parent.fingerprint, options)
     if same is not None:
         return _unchanged(request, same)
-    version = _next_version(request, known)
+    version = next_version(known, request.version)
     parent, max_batch_size, notes = _batching(request, parent)
-    _require_same_io(known, parent)
+    require_same_io(known, parent.io)
     folder = stage / "build"
     folder.mkdir()
     shop = Workshop(
@@ -271,85 +272,18 @@ def _require_own_directories(request: AddRequest, planned: Planned) -> None:
             require_ours(request.repository, f"{request.name}-{row.target}", request.name)
 
 
-def _same_version(known: Manifest | None, fingerprint: str, options: Manifest) -> int | None:
-    for version, entry in (known or {"versions": {}})["versions"].items():
-        if entry.get("fingerprint") == fingerprint and entry.get("options") == options:
-            return int(version)
-    return None
-
-
 def _unchanged(request: AddRequest, version: int) -> Added:
     if request.version not in {None, version}:
         raise InvalidInputError(
             f"this model stands in version {version} of {request.name!r} already",
             hint=f"leave --version out, or say --version {version}",
         )
-    _require_intact(request, version)
+    require_intact(request.repository, request.name, version)
     return Added(version, up_to_date=True)
 
 
-def _require_intact(request: AddRequest, version: int) -> None:
-    """Refuse to call a version up to date whose files are not those that were checked.
-
-    Raises:
-        ConfigError: A target's file is missing or has changed.
-    """
-    for suffix in BY_SUFFIX:
-        directory = request.repository / f"{request.name}-{suffix}"
-        known = manifest.read(directory)
-        files = known["versions"].get(str(version), {}).get("files", {}) if known else {}
-        for name, recorded in files.items():
-            path = directory / str(version) / name
-            if not path.is_file() or manifest.hashed_files(path.parent, [path.name])[path.name] != recorded:
-                raise ConfigError(
-                    f"{path} is missing or is not the file that was checked",
-                    hint=f"restore it, or remove {request.repository / request.name} and its targets and add it again",
-                )
-
-
-def _next_version(request: AddRequest, known: Manifest | None) -> int:
-    taken = [int(version) for version in (known or {"versions": {}})["versions"]]
-    if request.version is None:
-        return max(taken, default=0) + 1
-    if request.version < 1:
-        raise InvalidInputError(f"--version {request.version} is not 1 or more", hint="Triton counts from 1")
-    if request.version in taken:
-        raise InvalidInputError(
-            f"version {request.version} of {request.name!r} exists and was made from another source or options",
-            hint=f"leave --version out for version {max(taken) + 1}",
-        )
-    return request.version
-
-
-def _require_same_io(known: Manifest | None, parent: Parent) -> None:
-    """Refuse a version whose callers would have to change.
-
-    Raises:
-        InvalidInputError: Names, types or shapes differ from a version that is there.
-    """
-    for version, entry in (known or {"versions": {}})["versions"].items():
-        for role, specs in (("inputs", parent.io.inputs), ("outputs", parent.io.outputs)):
-            new = {spec.name: [spec.datatype, *spec.shape] for spec in specs}
-            old = {item["name"]: [item["datatype"], *item["shape"]] for item in entry["io"][role]}
-            if new != old:
-                raise InvalidInputError(
-                    f"its {role} are {_shown(new)}; version {version} has {_shown(old)}",
-                    hint="versions of one model take the same requests; add it under another --name",
-                )
-
-
-def _shown(tensors: dict[str, list[Any]]) -> str:
-    return ", ".join(f"{name} {kind}{shape}" for name, (kind, *shape) in tensors.items())
-
-
 def _no_target(outcomes: tuple[Outcome, ...]) -> str:
-    failed = [
-        f"{outcome.row.target}: {outcome.reason}" for outcome in outcomes if outcome.status in {"failed", "unavailable"}
-    ]
+    failed = [item for item in outcomes if item.status in {"failed", "unavailable"}]
     if failed:
-        return "no target can be served: " + "; ".join(failed)
-    return (
-        "no target can be served on this hardware; "
-        + ", ".join(target.suffix for target in TARGETS if target.hardware == BY_SUFFIX["onnx-cpu"].hardware)
-        + " run everywhere"
-    )
+        return "no target can be served: " + "; ".join(f"{item.row.target}: {item.reason}" for item in failed)
+    return "every target that was asked for is for hardware that is not there"
