@@ -11,12 +11,16 @@ garbage collection does not move the fit.
 
 from __future__ import annotations
 
-FORGETTING = 0.995
-"""Weight of evidence that is one observation older; half of it is gone after 138."""
+FORGETTING = 0.97
+"""Weight of evidence that is one observation older; half of it is gone after 23."""
 CLIP = 4.0
 """A relative residual beyond this many times its running mean is clipped there."""
 _RESIDUAL_RATE = 0.05
 """Weight of the newest miss in the running mean; larger while there are few."""
+_WIND_UP = 4.0
+"""The uncertainty that forgetting may leave, in units of the uncertainty before any evidence."""
+_LARGEST_MISS = 2.0
+"""What a wilder miss counts as: one immeasurably fast answer says nothing of the fit."""
 _LEAST_RESIDUAL = 0.02
 """No fit is taken to be better than this: a perfect run must not make the next true change look like an outlier."""
 FLOOR_MS = 0.01
@@ -67,13 +71,16 @@ class AffineLatency:
         """Learn from one measured latency (milliseconds, positive) and the work and load it was measured under."""
         if self._scale == 0.0:
             self._start(latency_ms, work)
-        weight = 1.0 / (latency_ms if latency_ms > FLOOR_MS else FLOOR_MS)
+        predicted = self.predict(work, ahead, device_ahead)
+        # Relative to the prediction, not to the measurement: that would favour the fast among the evidence, and
+        # a target that has become slow would long be remembered as fast.
+        weight = 1.0 / (predicted or max(latency_ms, FLOOR_MS))
         load = weight * self._scale
         row = (weight, work * load, ahead * load, device_ahead * load)
         beta = self._beta
-        innovation = 1.0 - beta[0] * row[0] - beta[1] * row[1] - beta[2] * row[2] - beta[3] * row[3]
-        if self.observations:
-            innovation = self._clipped(innovation, (latency_ms - self.predict(work, ahead, device_ahead)) * weight)
+        innovation = latency_ms * weight - (beta[0] * row[0] + beta[1] * row[1] + beta[2] * row[2] + beta[3] * row[3])
+        if predicted:
+            innovation = self._clipped(innovation, abs(latency_ms - predicted) / max(latency_ms, FLOOR_MS))
         self._update(row, innovation)
         self.observations += 1
 
@@ -83,14 +90,12 @@ class AffineLatency:
         unit = max(latency_ms, FLOOR_MS)
         v0, v1, v2, v3 = ((spread * unit) ** 2 for spread in _PRIOR_SPREAD)
         self._covariance = (v0, 0.0, 0.0, 0.0, v1, 0.0, 0.0, v2, 0.0, v3)
-        self._trace_limit = 1e3 * (v0 + v1 + v2 + v3)
+        self._trace_limit = _WIND_UP * (v0 + v1 + v2 + v3)
 
     def _clipped(self, innovation: float, miss: float) -> float:
         """Note a relative miss in the running mean, and bound the innovation by a multiple of it."""
-        # A fast outlier has a large relative residual, a slow one at most 1: both are bounded here.
-        miss = min(abs(miss), 2.0)
         rate = max(_RESIDUAL_RATE, 1.0 / self.observations)
-        self._residual += rate * (miss - self._residual)
+        self._residual += rate * (min(miss, _LARGEST_MISS) - self._residual)
         limit = CLIP * max(self._residual, _LEAST_RESIDUAL)
         return max(-limit, min(limit, innovation))
 

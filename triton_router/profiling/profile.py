@@ -11,9 +11,6 @@ from triton_router.profiling.histogram import LatencyHistogram
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_FIT_INTERVAL_S = 0.002
-"""Latencies that follow each other faster teach next to nothing new: they are counted, not fitted. A fit takes
-about 5 us, so that learning costs less than one percent of a core however high the request rate."""
 _HALF_CONFIDENT = 10
 """Observations after which confidence has reached half of what the fit's error allows."""
 
@@ -47,13 +44,12 @@ class TargetProfile:
             without load and perhaps on another machine, they fade as live evidence arrives.
     """
 
-    __slots__ = ("_histogram", "_latency", "_live", "_measured_ms", "_next_fit", "_paired", "_predicted_ms")
+    __slots__ = ("_histogram", "_latency", "_live", "_measured_ms", "_paired", "_predicted_ms")
 
     def __init__(self, measured: Iterable[tuple[float, float]] = ()) -> None:
         self._latency = AffineLatency()
         self._histogram = LatencyHistogram()
         self._live = 0
-        self._next_fit = 0.0
         self._paired = 0
         self._predicted_ms = 0.0
         self._measured_ms = 0.0
@@ -76,7 +72,7 @@ class TargetProfile:
         return self._latency.predict(work, ahead, device_ahead)
 
     def record_latency(
-        self, latency_ms: float, work: float, ahead: float, device_ahead: float, predicted_ms: float, now: float
+        self, latency_ms: float, work: float, ahead: float, device_ahead: float, predicted_ms: float
     ) -> None:
         """Learn from a request that was served.
 
@@ -86,7 +82,6 @@ class TargetProfile:
             ahead: Work that was in flight at the target when it was chosen.
             device_ahead: Likewise at other targets of the same device.
             predicted_ms: What had been predicted; 0.0 for nothing.
-            now: Monotonic seconds.
         """
         self._live += 1
         self._histogram.add(latency_ms)
@@ -94,9 +89,7 @@ class TargetProfile:
             self._paired += 1
             self._predicted_ms += predicted_ms
             self._measured_ms += latency_ms
-        if now >= self._next_fit:
-            self._next_fit = now + _FIT_INTERVAL_S
-            self._latency.observe(latency_ms, work, ahead, device_ahead)
+        self._latency.observe(latency_ms, work, ahead, device_ahead)
 
     def summary(self) -> LatencySummary:
         """Return the figures that people and metrics see."""

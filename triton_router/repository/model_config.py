@@ -5,7 +5,7 @@ The message types come from tritonclient, which carries Triton's own ``model_con
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
@@ -118,9 +118,9 @@ def kserve_type(data_type: int) -> str:
     return TRITON_TO_KSERVE[name]
 
 
-def _data_type(datatype: str) -> int:
+def _data_type(datatype: str) -> DataType:
     if datatype not in KSERVE_TO_TRITON:
         raise ConfigError(
             f"datatype {datatype!r} is not a KServe v2 datatype", hint="use one of " + ", ".join(KSERVE_TO_TRITON)
         )
-    return DataType.Value(KSERVE_TO_TRITON[datatype])
+    return cast("DataType", DataType.Value(KSERVE_TO_TRITON[datatype]))

@@ -106,7 +106,6 @@ class RoutingEngine:
                         decision.ahead,
                         decision.device_ahead,
                         decision.expected_latency_ms,
-                        now,
                     )
                 case Verdict.TARGET_ERROR:
                     state.failed += 1
@@ -141,15 +140,14 @@ class RoutingEngine:
         if len(self._states) == 1:
             return self._reserve(context, [self._candidate(context, self._states[0])], 0, "only", [])
         candidates, rejections = self._consider(context, now)
-        reason = "policy"
         if not candidates:
-            candidates, reason = [self._candidate(context, state) for state in self._states], "panic"
-        self._score(context, candidates)
-        index = self._policy.picker(candidates, self._rng)
+            everyone = [self._candidate(context, state) for state in self._states]
+            return self._reserve(context, everyone, self._pick(context, everyone), "panic", rejections)
+        index = self._pick(context, candidates)
         if self._explore and len(candidates) > 1 and self._rng() < self._explore:
-            step = 1 + int(self._rng() * (len(candidates) - 1))
-            index, reason = (index + step) % len(candidates), "explore"
-        return self._reserve(context, candidates, index, reason, rejections)
+            other = (index + 1 + int(self._rng() * (len(candidates) - 1))) % len(candidates)
+            return self._reserve(context, candidates, other, "explore", rejections)
+        return self._reserve(context, candidates, index, "policy", rejections)
 
     def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], list[Rejection]]:
         candidates: list[Candidate] = []
@@ -174,10 +172,11 @@ class RoutingEngine:
         expected = state.profile.predict_latency(context.work, state.work_in_flight, device_ahead)
         return Candidate(state, expected, device_ahead)
 
-    def _score(self, context: RoutingContext, candidates: Sequence[Candidate]) -> None:
+    def _pick(self, context: RoutingContext, candidates: Sequence[Candidate]) -> int:
         for scorer, share in self._scorers:
             for candidate, score in zip(candidates, scorer(context, candidates), strict=True):
                 candidate.score += share * score
+        return self._policy.picker(candidates, self._rng)
 
     def _reserve(
         self,
