@@ -142,6 +142,7 @@ def _serve(decided: LaunchPlan, *, as_json: bool) -> int:
         decided,
         _log,
         lambda: _announce(decided.endpoints, len(decided.models), as_json=as_json),
+        lambda loading: output.note(f"not ready yet, still loading: {', '.join(loading) or 'nothing that is known'}"),
     )
     _explain_failures(ended.process.report, status)
     return status

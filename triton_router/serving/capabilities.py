@@ -28,8 +28,14 @@ RELEASES: dict[str, str] = {
     "2.62": "25.10",
     "2.63": "25.11",
     "2.64": "25.12",
+    "2.65": "26.01",
+    "2.66": "26.02",
+    "2.67": "26.03",
+    "2.68": "26.04",
+    "2.69": "26.05",
 }
-"""Server version to its first monthly release; 25.07 is 2.59.1. Newer servers say their release themselves."""
+"""Server version to its first monthly release; 25.07 is 2.59.1. Capabilities do not go away again, so a newer
+server counts as the newest of this table."""
 
 FIRST_RELEASE: dict[str, str] = {
     "late_responses": "24.06",
@@ -107,7 +113,8 @@ def release_of(version: str | None) -> str | None:
     major, minor = int(found[1]), int(found[2])
     if major > 20:
         return f"{major}.{minor:02d}"
-    return RELEASES.get(f"{major}.{minor}")
+    newest, release = list(RELEASES.items())[-1]
+    return release if (major, minor) > _number(newest) else RELEASES.get(f"{major}.{minor}")
 
 
 def _number(release: str) -> tuple[int, int]:

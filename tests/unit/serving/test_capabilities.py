@@ -11,7 +11,15 @@ from triton_router.serving.capabilities import FIRST_RELEASE, RELEASES, Capabili
 
 @pytest.mark.parametrize(
     ("version", "release"),
-    [("2.51.0", "24.10"), ("24.10", "24.10"), ("2.59.1", "25.06"), ("26.04", "26.04"), ("9.1", None), ("", None)],
+    [
+        ("2.51.0", "24.10"),
+        ("24.10", "24.10"),
+        ("2.59.1", "25.06"),
+        ("26.04", "26.04"),
+        ("2.99.0", "26.05"),
+        ("1.9", None),
+        ("", None),
+    ],
 )
 def test_versions_and_releases_name_the_same_server(version: str, release: str | None) -> None:
     """A server version is translated, a release is taken, anything else is unknown."""

@@ -120,8 +120,9 @@ def wait_until_ready(process: ServerProcess, is_ready: Callable[[], bool], timeo
             return False
         if end is not None and time.monotonic() > end:
             raise UnavailableError(
-                f"tritonserver is not ready after {timeout:.0f} s" + process.report.summary(prefix=": "),
-                hint="read the server's log; models that are large may need a longer --timeout",
+                f"tritonserver is not ready after {timeout:.0f} s{process.report.summary(prefix=': ')}, "
+                f"still loading: {', '.join(process.report.loading) or 'nothing'}",
+                hint="read the server's log; a model process that died while loading is waited for for ever on 2.51",
             )
         time.sleep(_POLL_SECONDS)
     return False

@@ -10,6 +10,8 @@ _FAILED = re.compile(
 _POLLING = re.compile(r"Poll failed for model directory \'(?P<model>[^\']+)\': (?P<reason>.*)")
 _STUCK = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/']+)/\d+/model\.py.*)")
 """After this line the server waits for ever for a stub that has ended (seen on 2.51)."""
+_LOADING = re.compile(r'"loading: (?P<model>.+):\d+"')
+_LOADED = re.compile(r"\"(?:successfully loaded|failed to load) '(?P<model>[^']+)'")
 _FATAL = re.compile(r"^(?:error|tritonserver): (?P<reason>.*)", re.IGNORECASE)
 _ENTRY = re.compile(r"^[IWEF]\d{4} |^\+-")
 _MAXIMUM_LINES = 80
@@ -26,6 +28,7 @@ class FailureReport:
         self._failures: dict[str, list[str]] = {}
         self._fatal: list[str] = []
         self._open: list[str] | None = None
+        self._loading: dict[str, None] = {}
         self.stuck = False
         """Whether the server will neither become ready nor end by itself."""
 
@@ -35,6 +38,7 @@ class FailureReport:
         if (stuck := _STUCK.search(text)) is not None:
             self.stuck = True
             self._failures[stuck["model"]] = [stuck["reason"]]
+        self._follow_loading(text)
         entry = _ENTRY.match(text) is not None
         found = _FAILED.search(text) or _POLLING.search(text) if text.startswith("E") else None
         if found is not None:
@@ -54,6 +58,11 @@ class FailureReport:
         return {model: _one_line(lines) for model, lines in self._failures.items()}
 
     @property
+    def loading(self) -> list[str]:
+        """Models whose load has begun and not ended."""
+        return list(self._loading)
+
+    @property
     def errors(self) -> list[str]:
         """The last errors that are not about one model's load."""
         return [text.strip('" ') for text in self._fatal]
@@ -62,6 +71,12 @@ class FailureReport:
         """Return every failure in one text, or nothing."""
         text = "; ".join(f"model {model!r}: {reason}" for model, reason in self.failures.items())
         return prefix + text if text else ""
+
+    def _follow_loading(self, text: str) -> None:
+        if (begun := _LOADING.search(text)) is not None:
+            self._loading[begun["model"]] = None
+        elif (ended := _LOADED.search(text)) is not None:
+            self._loading.pop(ended["model"], None)
 
     def _keep_fatal(self, text: str) -> None:
         self._fatal = [*self._fatal[-4:], text]

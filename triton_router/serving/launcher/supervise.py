@@ -7,6 +7,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from triton_router.errors import UnavailableError
 from triton_router.serving.launcher.launch import launch
 
 if TYPE_CHECKING:
@@ -25,30 +26,45 @@ FORWARDED = (
     signal.SIGUSR2,
 )
 
+_PATIENCE_SECONDS = 30.0
+"""After so long without readiness a user is told what is being waited for."""
 
-def supervise(plan: LaunchPlan, log: Callable[[bytes], object], on_ready: Callable[[], None]) -> tuple[int, Launched]:
+
+def supervise(
+    plan: LaunchPlan,
+    log: Callable[[bytes], object],
+    on_ready: Callable[[], None],
+    on_wait: Callable[[list[str]], None],
+) -> tuple[int, Launched]:
     """Run the server to its end; call from the main thread.
 
     Args:
         plan: What to start.
         log: Receives the server's output line by line.
         on_ready: Called once, from another thread, when the server and its models are ready.
+        on_wait: Called every 30 s until then with the models that are still loading.
 
     Returns:
         The server's exit status (128 + n for signal n), and the ended server with its report.
     """
     with _relayed() as signals, launch(plan, log) as launched:
         signals.pass_on_to(launched.process.send_signal)
-        watcher = threading.Thread(target=_watch, args=(launched, on_ready), name="readiness", daemon=True)
+        watcher = threading.Thread(target=_watch, args=(launched, on_ready, on_wait), name="readiness", daemon=True)
         watcher.start()
         status = launched.process.wait()
         watcher.join(timeout=5)
         return status, launched
 
 
-def _watch(launched: Launched, on_ready: Callable[[], None]) -> None:
-    if launched.wait_until_ready():
-        on_ready()
+def _watch(launched: Launched, on_ready: Callable[[], None], on_wait: Callable[[list[str]], None]) -> None:
+    while True:
+        try:
+            if launched.wait_until_ready(_PATIENCE_SECONDS):
+                on_ready()
+        except UnavailableError:
+            on_wait(launched.process.report.loading)
+        else:
+            return
 
 
 class _Relay:

@@ -50,3 +50,11 @@ def test_bytes_that_are_not_text_do_no_harm() -> None:
     report = FailureReport()
     report.feed(b"\xff\xfe\n")
     assert report.failures == {}
+
+
+def test_models_that_are_still_loading_are_known() -> None:
+    """From the line that begins a load to the one that ends it, well or not."""
+    begun = 'I1121 05:54:48.737419 12471 model_lifecycle.cc:472] "loading: {}:1"\n'
+    ended = "I1121 05:54:49.481779 5949 model_lifecycle.cc:839] \"successfully loaded '{}'\"\n"
+    log = begun.format("good") + begun.format("bad") + begun.format("slow") + ended.format("good") + BAD_IMPORT
+    assert fed(log).loading == ["slow"]
