@@ -88,6 +88,16 @@ def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
 
 def parse_yaml(text: str, *, source: str) -> Document:
     """Parse the text of a document. Errors as `load_yaml`."""
+    try:
+        return _parse(text, source)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}:{line}: {error.problem}", hint="correct the YAML at that line") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{source}: {error}", hint="correct the YAML") from error
+
+
+def _parse(text: str, source: str) -> Document:
     loader = _StrictLoader(text)
     try:
         node = loader.get_single_node()
@@ -96,11 +106,6 @@ def parse_yaml(text: str, *, source: str) -> Document:
         lines: dict[KeyPath, int] = {}
         _index(node, (), lines)
         return Document(source, loader.construct_document(node), lines)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: {error.problem}", hint="correct the YAML at that line") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}", hint="correct the YAML") from error
     finally:
         loader.dispose()
 

@@ -1,0 +1,257 @@
+"""Dispatch: every request is answered exactly once, whatever breaks, and every slot is released."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.engine import RoutingEngine
+from triton_router.routing.policies import POLICIES
+from triton_router.routing.types import Target
+from triton_router.serving.dispatch import Dispatcher
+from triton_router.serving.forwarding import Forwarder
+from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.relay import Relay
+from triton_router.serving.worker_pool import WorkerPool
+from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GOOD = InferenceResponse([FakeTensor("Y")])
+
+
+class Rig:
+    """A dispatcher over a fake stub."""
+
+    def __init__(
+        self, serve: Callable[[dict[str, Any]], Any], *, streaming: bool = False, inline: bool = False, targets: int = 1
+    ) -> None:
+        stub: Any = FakeStub(serve)
+        self.engine = RoutingEngine(
+            [(Target(f"t{i}", f"m{i}"), TargetProfile([(16, 1.0)])) for i in range(targets)],
+            POLICIES["least-request"],
+            explore=0.0,
+            rng=random.Random(8).random,
+        )
+        forwarder = Forwarder(stub, batched=True)
+        self.dispatcher = Dispatcher(
+            self.engine,
+            forwarder,
+            Relay(stub, forwarder, streaming=streaming),
+            WorkerPool(8, name="test"),
+            InlineGate(enabled=inline),
+            clock=time.monotonic,
+        )
+
+    def answered(self, *requests: FakeRequest) -> list[list[tuple[Any, int]]]:
+        """Execute the requests and return their answers once all have had their last."""
+        assert self.dispatcher.execute(requests) is None
+        for request in requests:
+            assert request.done.wait(5), "a request was never answered"
+        return [request.answers for request in requests]
+
+    def counts(self) -> dict[str, int]:
+        self.dispatcher.close()
+        snapshot = self.engine.snapshot(0.0)
+        names = ("in_flight", "succeeded", "failed", "refused", "cancelled")
+        return {name: sum(getattr(target, name) for target in snapshot) for name in names}
+
+
+def none_but(**counts: int) -> dict[str, int]:
+    return {"in_flight": 0, "succeeded": 0, "failed": 0, "refused": 0, "cancelled": 0, **counts}
+
+
+def test_a_request_is_forwarded_whole_and_its_outputs_returned() -> None:
+    """The target gets the request's id, outputs, parameters; the client gets the target's tensors."""
+    seen: list[dict[str, Any]] = []
+    rig = Rig(lambda arguments: seen.append(arguments) or GOOD)
+    ((response, flags),) = rig.answered(FakeRequest(params={"a": 1, "b": "x", "c": True}))[0]
+    assert flags == 1
+    assert response.output_tensors() == GOOD.output_tensors()
+    assert seen[0]["model_name"] == "m0"
+    assert seen[0]["request_id"] == "id"
+    assert seen[0]["requested_output_names"] == ["Y"]
+    assert seen[0]["parameters"] == {"a": 1, "b": "x", "c": True}
+    assert rig.counts() == none_but(succeeded=1)
+
+
+def test_an_error_of_the_target_is_relayed_with_its_message() -> None:
+    """A target's error reaches the client; it counts as the target's failure."""
+    rig = Rig(lambda _: InferenceResponse([], TritonError("boom")))
+    ((response, _),) = rig.answered(FakeRequest())[0]
+    assert response.error().message() == "boom"
+    assert rig.counts() == none_but(failed=1)
+
+
+def test_a_wrong_request_is_not_the_targets_fault() -> None:
+    """An error whose words are those of a wrong request gets INVALID_ARG back and spares the target's health."""
+    message = "Failed to process the request(s) for model 'm', message: unexpected shape for input 'X' for model 'm'"
+    rig = Rig(lambda _: InferenceResponse([], TritonError(message)))
+    ((response, _),) = rig.answered(FakeRequest())[0]
+    assert response.error().code() == TritonError.INVALID_ARG
+    assert response.error().message() == "unexpected shape for input 'X' for model 'm'"
+    assert rig.counts() == none_but(refused=1)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_an_exception_is_answered(inline: bool) -> None:
+    """Whatever a call raises, its client hears of it, and the next is served by the same workers."""
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        if arguments["parameters"]:
+            raise RuntimeError("broken pipe")
+        return GOOD
+
+    rig = Rig(serve, inline=inline)
+    for _ in range(20):
+        ((response, _),) = rig.answered(FakeRequest(params={"fail": 1}))[0]
+        assert "broken pipe" in response.error().message()
+    assert rig.answered(FakeRequest())[0][0][0].output_tensors()
+    assert rig.counts() == none_but(failed=20, succeeded=1)
+
+
+def test_a_request_that_cannot_even_be_read_is_answered() -> None:
+    """An exception before any decision still reaches the client as an error."""
+
+    class Unreadable(FakeRequest):
+        def inputs(self) -> list[FakeTensor]:
+            raise RuntimeError("no inputs for you")
+
+    rig = Rig(lambda _: GOOD)
+    ((response, _),) = rig.answered(Unreadable())[0]
+    assert "no inputs for you" in response.error().message()
+    assert rig.counts() == none_but()
+
+
+def test_parameters_that_cannot_travel_are_refused_by_name() -> None:
+    """A float parameter is refused with INVALID_ARG, never dropped."""
+    rig = Rig(lambda _: GOOD)
+    ((response, _),) = rig.answered(FakeRequest(params={"temperature": 0.7}))[0]
+    assert response.error().code() == TritonError.INVALID_ARG
+    assert "temperature" in response.error().message()
+    assert rig.counts() == none_but(refused=1)
+
+
+def test_a_client_that_left_while_waiting_is_not_served() -> None:
+    """With all workers busy, a request cancelled in the queue never reaches a target."""
+    release = threading.Event()
+    served: list[int] = []
+
+    def serve(_: dict[str, Any]) -> Any:
+        served.append(1)
+        release.wait(5)
+        return GOOD
+
+    rig = Rig(serve)
+    busy = [FakeRequest() for _ in range(8)]
+    rig.dispatcher.execute(busy)
+    waiting = FakeRequest(cancelled=True)
+    rig.dispatcher.execute([waiting])
+    time.sleep(0.02)
+    release.set()
+    assert waiting.done.wait(5)
+    for request in busy:
+        assert request.done.wait(5)
+    assert "cancelled" in waiting.answers[0][0].error().message()
+    assert len(served) == 8
+    assert rig.counts() == none_but(succeeded=8, cancelled=1)
+
+
+def test_requests_are_served_concurrently_up_to_the_limit() -> None:
+    """Eight workers have eight calls in flight at once, and never nine."""
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def serve(_: dict[str, Any]) -> Any:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.01)
+        with lock:
+            now[0] -= 1
+        return GOOD
+
+    rig = Rig(serve)
+    rig.answered(*[FakeRequest() for _ in range(64)])
+    assert most[0] == 8
+    assert rig.counts() == none_but(succeeded=64)
+
+
+def test_lone_requests_are_served_inline_and_answered_by_return() -> None:
+    """After a run of lone fast requests most are answered by execute() itself; some still go to a worker."""
+    rig = Rig(lambda _: GOOD, inline=True)
+    returned = 0
+    for _ in range(80):
+        request = FakeRequest()
+        answer = rig.dispatcher.execute([request])
+        if answer is None:
+            assert request.done.wait(5)
+        else:
+            returned += 1
+            assert answer[0].output_tensors()
+            assert not request.answers
+    assert 40 < returned < 80
+    assert rig.counts() == none_but(succeeded=80)
+
+
+def test_a_stream_is_relayed_response_by_response() -> None:
+    """Each response is sent as it comes, the empty last one only as the final flag."""
+    rig = Rig(lambda _: [GOOD, GOOD, InferenceResponse([])], streaming=True)
+    answers = rig.answered(FakeRequest())[0]
+    assert [flags for _, flags in answers] == [0, 0, 1]
+    assert answers[2][0] is None
+    assert rig.counts() == none_but(succeeded=1)
+
+
+def test_a_stream_that_breaks_ends_with_its_error() -> None:
+    """An error in mid-stream is the last response."""
+
+    def serve(_: dict[str, Any]) -> Iterator[InferenceResponse]:
+        yield GOOD
+        raise RuntimeError("stream lost")
+
+    rig = Rig(serve, streaming=True)
+    answers = rig.answered(FakeRequest())[0]
+    assert [flags for _, flags in answers] == [0, 1]
+    assert "stream lost" in answers[1][0].error().message()
+    assert rig.counts() == none_but(failed=1)
+
+
+def test_a_sequence_is_served_in_order_on_one_target() -> None:
+    """Requests of one sequence reach one target, one at a time, in the order they came."""
+    order: list[tuple[str, int]] = []
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        time.sleep(random.Random(arguments["parameters"]["n"]).random() * 0.003)
+        order.append((arguments["model_name"], arguments["parameters"]["n"]))
+        return GOOD
+
+    rig = Rig(serve, targets=3)
+    flags = {0: 1, 29: 2}
+    rig.answered(*[FakeRequest(params={"n": n}, correlation="s", sequence_flags=flags.get(n, 0)) for n in range(30)])
+    assert [n for _, n in order] == list(range(30))
+    assert len({model for model, _ in order}) == 1
+    assert rig.counts() == none_but(succeeded=30)
+
+
+def test_sequences_do_not_wait_for_each_other() -> None:
+    """While one sequence's target call hangs, another sequence is served."""
+    release = threading.Event()
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        if arguments["correlation_id"] == 1:
+            release.wait(5)
+        return GOOD
+
+    rig = Rig(serve)
+    stuck = FakeRequest(correlation=1, sequence_flags=1)
+    rig.dispatcher.execute([stuck])
+    assert rig.answered(FakeRequest(correlation=2, sequence_flags=3))
+    release.set()
+    assert stuck.done.wait(5)
+    assert rig.counts() == none_but(succeeded=2)

@@ -1,0 +1,37 @@
+"""Metrics: what the engine counted is what Triton shows, published by one thread."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.engine import RoutingEngine
+from triton_router.routing.policies import POLICIES
+from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
+from triton_router.telemetry.metrics import FAMILIES, MetricsFlusher
+from triton_router.testing.fake_stub import FakeStub
+
+
+def test_counts_are_published_once_each() -> None:
+    """After any number of flushes a counter equals the engine's count, and gauges its last state."""
+    engine = RoutingEngine(
+        [(Target("t", "m"), TargetProfile([(1, 2.0)]))], POLICIES["latency"], explore=0, rng=random.Random(9).random
+    )
+    stub: Any = FakeStub(lambda _: None)
+    flusher = MetricsFlusher(stub, "routed", lambda: engine.snapshot(0.0))
+    for verdict, times in ((Verdict.SUCCESS, 5), (Verdict.TARGET_ERROR, 2), (Verdict.CANCELLED, 1)):
+        for _ in range(times):
+            engine.finish(engine.decide(RoutingContext(1, 1.0), 0.0), Outcome(verdict, 2.0), 0.0)
+    engine.decide(RoutingContext(1, 1.0), 0.0)
+    flusher.start()
+    flusher.close()
+    shown = {(name, dict(labels).get("outcome")): metric.value for (name, labels), metric in stub.metrics.items()}
+    assert shown["triton_router_requests_total", "success"] == 5
+    assert shown["triton_router_requests_total", "target_error"] == 2
+    assert shown["triton_router_requests_total", "cancelled"] == 1
+    assert shown["triton_router_requests_total", "client_error"] == 0
+    assert shown["triton_router_in_flight", None] == 1
+    assert abs(shown["triton_router_latency_seconds_total", None] - 0.010) < 1e-9
+    assert {name for name, _ in shown} == {family.name for family in FAMILIES}
+    assert all(dict(labels)["model"] == "routed" for _, labels in stub.metrics)

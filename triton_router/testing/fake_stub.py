@@ -1,0 +1,204 @@
+"""A stand-in for ``triton_python_backend_utils``, for unit tests of what surrounds it. It never stands in the product.
+
+It behaves as the real module as far as the router can tell, and it is strict where the real one crashes the server:
+asking a request that has been answered raises.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+
+@dataclass(frozen=True)
+class FakeTensor:
+    """A tensor of which only name and shape matter."""
+
+    tensor_name: str = "X"
+    tensor_shape: tuple[int, ...] = (1, 16)
+
+    def name(self) -> str:
+        """Return its name."""
+        return self.tensor_name
+
+    def shape(self) -> list[int]:
+        """Return its shape."""
+        return list(self.tensor_shape)
+
+
+class TritonError:
+    """An error with a code."""
+
+    UNKNOWN, INTERNAL, NOT_FOUND, INVALID_ARG, UNAVAILABLE, UNSUPPORTED, ALREADY_EXISTS, CANCELLED = range(8)
+
+    def __init__(self, message: str, code: int = INTERNAL) -> None:
+        self._message, self._code = message, code
+
+    def message(self) -> str:
+        """Return its text."""
+        return self._message
+
+    def code(self) -> int:
+        """Return its code."""
+        return self._code
+
+
+class InferenceResponse:
+    """Outputs, or an error."""
+
+    def __init__(self, output_tensors: Sequence[FakeTensor] = (), error: TritonError | None = None) -> None:
+        self._tensors, self._error = list(output_tensors), error
+
+    def has_error(self) -> bool:
+        """Whether it is an error."""
+        return self._error is not None
+
+    def error(self) -> TritonError:
+        """Return the error."""
+        if self._error is None:
+            raise AssertionError("asked a good response for its error")
+        return self._error
+
+    def output_tensors(self) -> list[FakeTensor]:
+        """Return the outputs."""
+        return self._tensors
+
+
+@dataclass
+class FakeRequest:
+    """A client's request; ``answers`` collects what it was sent, with the flags."""
+
+    tensors: tuple[FakeTensor, ...] = (FakeTensor(),)
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    correlation: int | str = 0
+    sequence_flags: int = 0
+    cancelled: bool = False
+    answers: list[tuple[Any, int]] = field(default_factory=list[tuple[Any, int]])
+    done: Event = field(default_factory=Event)
+    _lock: Any = field(default_factory=Lock)
+
+    def inputs(self) -> list[FakeTensor]:
+        """Return its tensors."""
+        return list(self.tensors)
+
+    def requested_output_names(self) -> set[str]:
+        """Return the wanted outputs."""
+        return {"Y"}
+
+    def request_id(self) -> str:
+        """Return its id."""
+        return "id"
+
+    def correlation_id(self) -> int | str:
+        """Return its sequence."""
+        return self.correlation
+
+    def flags(self) -> int:
+        """Return start and end of a sequence."""
+        return self.sequence_flags
+
+    def timeout(self) -> int:
+        """Return none."""
+        return 0
+
+    def parameters(self) -> str:
+        """Return the parameters as JSON."""
+        return json.dumps(self.params)
+
+    def trace(self) -> object:
+        """Return nothing to trace."""
+        return None
+
+    def is_cancelled(self) -> bool:
+        """Whether the client left; the real one crashes when asked after the last response."""
+        if self.done.is_set():
+            raise AssertionError("is_cancelled() after the final response crashes a real server")
+        return self.cancelled
+
+    def get_response_sender(self) -> FakeRequest:
+        """Return itself: it sends its own responses."""
+        return self
+
+    def send(self, response: Any = None, flags: int = 0) -> None:
+        """Collect a response; there is one last one."""
+        with self._lock:
+            if self.done.is_set():
+                raise AssertionError("a response after the final one")
+            self.answers.append((response, flags))
+            if flags:
+                self.done.set()
+
+
+class FakeStub:
+    """The module. ``serve`` plays the targets: it gets the keyword arguments of each BLS request.
+
+    Args:
+        serve: Returns one response, or for a decoupled call several.
+    """
+
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+    TritonError = TritonError
+    InferenceResponse = InferenceResponse
+
+    def __init__(self, serve: Callable[[dict[str, Any]], Any]) -> None:
+        self._serve = serve
+        self.metrics: dict[tuple[str, tuple[tuple[str, str], ...]], FakeMetric] = {}
+        stub = self
+
+        class MetricFamily:
+            """A family whose metrics the stub keeps."""
+
+            COUNTER, GAUGE = "counter", "gauge"
+
+            def __init__(self, name: str, description: str, kind: str) -> None:
+                self.name, self.description, self.kind = name, description, kind
+
+            def Metric(self, labels: dict[str, str]) -> FakeMetric:  # noqa: N802 - Triton's name
+                """Return the metric with these labels."""
+                return stub.metrics.setdefault((self.name, tuple(sorted(labels.items()))), FakeMetric())
+
+        self.MetricFamily = MetricFamily
+
+    def InferenceRequest(self, **arguments: Any) -> FakeBls:  # noqa: N802 - Triton's name
+        """Return a request for a sibling."""
+        return FakeBls(self._serve, arguments)
+
+
+@dataclass
+class FakeBls:
+    """A BLS request; it may be executed once."""
+
+    serve: Callable[[dict[str, Any]], Any]
+    arguments: dict[str, Any]
+    executed: bool = False
+
+    def exec(self, decoupled: bool = False) -> Any:
+        """Serve it."""
+        if self.executed:
+            raise AssertionError("a BLS request executed twice crashes a real server")
+        self.executed = True
+        answer: Any = self.serve(self.arguments)
+        responses: Iterable[Any] = answer
+        return iter(responses) if decoupled else answer
+
+
+@dataclass
+class FakeMetric:
+    """A number."""
+
+    value: float = 0.0
+
+    def increment(self, by: float) -> None:
+        """Add."""
+        if by < 0:
+            raise AssertionError("a counter never falls")
+        self.value += by
+
+    def set(self, to: float) -> None:
+        """Replace."""
+        self.value = to
