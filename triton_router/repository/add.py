@@ -18,7 +18,7 @@ from triton_router.repository.build.reference import Parent, ParentJob
 from triton_router.repository.layout import Installation, check_name, locked, require_ours, staging
 from triton_router.repository.plan import VariantPlan, check_targets, plan
 from triton_router.repository.sandbox import Limits, run_child
-from triton_router.repository.toolbox import has_cuda, toolbox
+from triton_router.repository.toolbox import toolbox
 from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, has_baseline, step_count
 from triton_router.repository.versions import next_version, require_intact, require_same_io, same_version
 
@@ -162,7 +162,7 @@ def _add_locked(request: AddRequest, planned: Planned, progress: Progress, stage
         max_batch_size=max_batch_size,
         folder=folder,
         limits=request.limits,
-        devices=frozenset({"gpu"} if has_cuda() else ()),
+        devices=toolbox().hardware & {"gpu", "mps"},
     )
     outcomes = build_all(shop, planned.rows, progress)
     if not has_baseline(outcomes) or not any(outcome.status == "served" for outcome in outcomes):

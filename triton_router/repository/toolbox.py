@@ -33,14 +33,14 @@ def toolbox(hardware: Sequence[str] | None = None) -> Toolbox:
     return Toolbox(packages, frozenset(hardware) if hardware is not None else frozenset(_found()))
 
 
-def has_cuda() -> bool:
+def _has_cuda() -> bool:
     """Return whether an NVIDIA GPU with a driver is on this machine."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi") is not None
 
 
 def _found() -> list[str]:
     found = ["cpu"]
-    if has_cuda():
+    if _has_cuda():
         found.append("gpu")
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         found += ["ane", "mps"]
