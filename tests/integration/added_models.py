@@ -168,6 +168,46 @@ def write_program(path: Path) -> None:
     torch.export.save(program, path)
 
 
+def write_nested_program(path: Path) -> None:
+    """Write a ``.pt2`` that takes a dict and a keyword, and returns a dict with a tuple in it."""
+    import torch
+
+    class Nested(torch.nn.Module):
+        def forward(
+            self, pair: dict[str, torch.Tensor], *, scale: torch.Tensor
+        ) -> dict[str, torch.Tensor | tuple[torch.Tensor, ...]]:
+            low, high = pair["low"], pair["high"]
+            return {"span": (high - low) * scale, "ends": (low * scale, high * scale)}
+
+    batch = {0: torch.export.Dim("batch", min=1, max=8)}
+    pair = {"low": torch.zeros(2, 3), "high": torch.ones(2, 3)}
+    program = torch.export.export(
+        Nested(),
+        (pair,),
+        {"scale": torch.ones(2, 1)},
+        dynamic_shapes={"pair": {"low": batch, "high": batch}, "scale": batch},
+    )
+    torch.export.save(program, path)
+
+
+def write_keyword_program(path: Path) -> None:
+    """Write a ``.pt2`` that takes keywords, not in ``forward``'s order, and returns a dict."""
+    import torch
+
+    class Keywords(torch.nn.Module):
+        def forward(self, left: torch.Tensor, right: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"quotient": left / right, "difference": left - right}
+
+    batch = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(
+        Keywords(),
+        (),
+        {"right": torch.ones(2, 3) * 2, "left": torch.ones(2, 3)},
+        dynamic_shapes={"right": batch, "left": batch},
+    )
+    torch.export.save(program, path)
+
+
 if __name__ == "__main__":
     import sys
 

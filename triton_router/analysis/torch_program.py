@@ -8,6 +8,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
+from triton_router.torch_call import result_keys
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -93,10 +95,9 @@ def _values(program: ExportedProgram, names: Sequence[str], *, unique: bool = Tr
 def output_names_of(program: ExportedProgram) -> tuple[str, ...]:
     """Return the keys of a returned dict, else ``output`` or ``output_0``, ``output_1``..."""
     count = len(outputs_of(program))
-    spec = program.call_spec.out_spec
-    keys = spec.context if spec is not None and spec.type is dict else None
-    if isinstance(keys, list) and len(keys) == count:
-        return tuple(str(key) for key in cast("list[object]", keys))
+    keys = result_keys(program)
+    if keys:
+        return keys
     return ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.export.passes import move_to_device_pass
-from torch.utils import _pytree as pytree
+
+from triton_router.torch_call import ProgramCall
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """Calls a program by input and output names, however its author arranged arguments and results.
+    """Calls a program by input and output names.
 
     Args:
         exported: The program.
@@ -33,19 +34,12 @@ class Program:
     ) -> None:
         if device != "cpu":
             exported = move_to_device_pass(exported, device)
-        spec = exported.call_spec.in_spec
-        if spec is None:  # pragma: no cover - every program that torch.export makes has one
-            raise ValueError("the program does not say how it is called")
-        self._in_spec = spec
-        self._input_names = tuple(input_names)
+        self._call = ProgramCall(exported, input_names)
         self._output_names = tuple(output_names)
         self._device = device
-        self._module = exported.module()
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Run it; a refused size raises ``RuntimeError`` or ``AssertionError``."""
-        leaves = [torch.from_numpy(inputs[name]).to(self._device) for name in self._input_names]
-        args, kwargs = pytree.tree_unflatten(leaves, self._in_spec)
         with torch.inference_mode():
-            results = pytree.tree_leaves(self._module(*args, **kwargs))
+            results = self._call({name: torch.from_numpy(value).to(self._device) for name, value in inputs.items()})
         return {name: value.detach().to("cpu").numpy() for name, value in zip(self._output_names, results, strict=True)}

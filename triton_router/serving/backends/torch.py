@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from triton_router.errors import ConfigError, InvalidInputError, ModelFileError, UnsupportedError
 from triton_router.serving.backends.base import ExecutingModel
+from triton_router.torch_call import ProgramCall, result_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,8 +63,8 @@ class TorchSession:
         self._torch = torch
         self._device = device
         self._order = _input_order(context, program.graph_signature.user_inputs)
-        self._names = [output.name for output in context.outputs]
-        self._module = program.module()
+        self._names = _output_order(context, result_keys(program), len(program.graph_signature.user_outputs))
+        self._call = ProgramCall(program, self._order)
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> Tensors:
         """Run one batch on the device; the answers come back as CPU arrays."""
@@ -72,25 +73,19 @@ class TorchSession:
             raise InvalidInputError(f"input {missing[0]!r} is missing", hint="send every input of the model")
         torch = self._torch
         with torch.inference_mode():
-            tensors = [self._tensor(inputs[name]) for name in self._order]
+            tensors = {name: self._tensor(inputs[name]) for name in self._order}
             try:
-                result = self._module(*tensors)
+                result = self._call(tensors)
             except (AssertionError, IndexError) as error:
                 # Exported programs guard their shapes with assertions; an index beyond a table is an IndexError.
                 raise InvalidInputError(f"the inputs do not fit the model: {error}") from error
-            named = self._named(result)
+            named = dict(zip(self._names, result, strict=True))
             return {name: named[name].detach().cpu().contiguous().numpy() for name in outputs}
 
     def _tensor(self, array: NDArray[np.generic]) -> Any:
         # torch cannot hold read-only memory without a warning; a copy is the honest way out.
         usable = array if array.flags.writeable and array.flags.c_contiguous else array.copy()
         return self._torch.from_numpy(usable).to(self._device)
-
-    def _named(self, result: Any) -> dict[str, Any]:
-        if isinstance(result, dict):
-            return result
-        values: Sequence[Any] = result if isinstance(result, (tuple, list)) else (result,)
-        return dict(zip(self._names, values, strict=False))
 
 
 class TorchModel(ExecutingModel):
@@ -193,3 +188,20 @@ def _input_order(context: ModelContext, program_inputs: Sequence[str]) -> list[s
         f"the program takes {', '.join(program_inputs)}",
         hint="use the program's names, or add the model again with 'triton-router add'",
     )
+
+
+def _output_order(context: ModelContext, keys: Sequence[str], count: int) -> list[str]:
+    """Return names for the program's results: its own keys if it returns a dict, else those of ``config.pbtxt``.
+
+    A config may leave results out: those of a dict that it does not name, or the last ones of a tuple.
+    """
+    declared = [item.name for item in context.outputs]
+    if set(declared) <= set(keys):
+        return list(keys)
+    if len(declared) > count or set(declared) & set(keys):
+        raise ConfigError(
+            f"config.pbtxt of {context.name!r} declares the outputs {', '.join(declared)}; "
+            f"the program returns {', '.join(keys) or f'{count} tensors'}",
+            hint="use the program's names, or add the model again with 'triton-router add'",
+        )
+    return [*declared, *(f"result {index}" for index in range(len(declared), count))]
