@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib.machinery
 import json
+import pkgutil
 import re
 import sys
 from dataclasses import asdict, dataclass
@@ -127,33 +128,39 @@ def module_file(module: str, *, directories: Sequence[str] = ()) -> Path | None:
         module: Such as ``package.module``.
         directories: Searched before ``sys.path``.
     """
-    search: Sequence[str] | None = None
-    spec: importlib.machinery.ModuleSpec | None = None
-    parts = module.split(".")
-    for end in range(1, len(parts) + 1):
-        spec = _find_spec(".".join(parts[:end]), search, directories if end == 1 else ())
-        if spec is None:
+    first, *rest = module.split(".")
+    spec = _find_top(first, directories)
+    for name in rest:
+        if spec is None or spec.submodule_search_locations is None:
             return None
-        search = spec.submodule_search_locations
-        if end < len(parts) and search is None:
-            return None
+        spec = _find_inside(f"{spec.name}.{name}", list(spec.submodule_search_locations))
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     return Path(spec.origin)
 
 
-def _find_spec(
-    name: str, search: Sequence[str] | None, directories: Sequence[str]
-) -> importlib.machinery.ModuleSpec | None:
-    if directories:
-        spec = importlib.machinery.PathFinder.find_spec(name, directories)
-        if spec is not None:
-            return spec
+def _find_top(name: str, directories: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
+    """Find a module as an import with ``directories`` in front of ``sys.path`` would."""
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, search)
+        path = [*directories, *sys.path] if finder is importlib.machinery.PathFinder else None
+        spec = finder.find_spec(name, path)
         if spec is not None:
             return spec
     return None
+
+
+def _find_inside(name: str, locations: Sequence[str]) -> importlib.machinery.ModuleSpec | None:
+    """Find a submodule; Python's own PathFinder wants the parents of a namespace package imported."""
+    namespace = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    portions: list[str] = []
+    for location in locations:
+        finder = pkgutil.get_importer(location)
+        spec = finder.find_spec(name) if finder is not None else None
+        if spec is not None and spec.loader is not None:
+            return spec
+        portions += (spec.submodule_search_locations or []) if spec is not None else []
+    namespace.submodule_search_locations = portions
+    return namespace if portions else None
 
 
 def _factory_source(text: str, sha256: str | None) -> ModelSource:

@@ -155,6 +155,28 @@ def test_a_factory_is_found_without_being_imported(here: Path) -> None:
     assert "some_models" not in sys.modules
 
 
+def test_a_factory_in_nested_packages_without_init_files(here: Path) -> None:
+    """Namespace packages in namespace packages are searched too, with or without the module in them."""
+    (here / "outer" / "inner").mkdir(parents=True)
+    (here / "outer" / "inner" / "encoder.py").write_text("raise SystemExit('imported')")
+    assert resolve_source("outer.inner.encoder:build").path == here / "outer" / "inner" / "encoder.py"
+    for text in ("outer.inner.no_such:build", "outer.no_such.encoder:build", "outer.inner:build"):
+        with pytest.raises(NotFoundError, match="no Python module"):
+            resolve_source(text)
+
+
+def test_a_real_package_is_preferred_as_an_import_prefers_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory without __init__.py gives way to a package of that name further down the path."""
+    (here / "twins").mkdir()
+    (here / "twins" / "model.py").touch()
+    installed = here / "site" / "twins"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    (installed / "model.py").touch()
+    monkeypatch.syspath_prepend(here / "site")
+    assert resolve_source("twins.model:build").path == installed / "model.py"
+
+
 @pytest.mark.parametrize("text", ["no_such_module:build", "json.no_such:build", "json.decoder.deeper:build"])
 def test_a_missing_module(here: Path, text: str) -> None:
     """A module that does not exist is named, with where it was searched."""
