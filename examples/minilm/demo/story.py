@@ -61,7 +61,7 @@ def tell(directory: Path, effort: Effort, *, keep: bool) -> int:
             output.print_error(error)
             return mapping_of(error).exit_code
         except KeyboardInterrupt:
-            story.console.say("interrupted; everything that the demo started has ended")
+            story.console.say("stopped" if story.told else "interrupted; what the demo had started has ended")
             return 0 if story.told else EXIT_INTERRUPTED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,6 +40,7 @@ class ServerProcess:
     ) -> None:
         self.report = FailureReport()
         self._output = output
+        self._swept = False
         self._process = subprocess.Popen(
             [sys.executable, "-I", str(_CHILD), str(os.getpid()), *command],
             env=dict(environment),
@@ -68,6 +70,7 @@ class ServerProcess:
             subprocess.TimeoutExpired: It still runs after ``timeout`` seconds.
         """
         code = self._process.wait(timeout)
+        self._end_orphans()
         self._reader.join(timeout=5)
         return 128 - code if code < 0 else code
 
@@ -83,6 +86,13 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.send_signal(signal.SIGKILL)
             return self.wait()
+
+    def _end_orphans(self) -> None:
+        """End stubs that outlive their server: one stopped while it loads a model leaves them for minutes."""
+        if not self._swept:
+            self._swept = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # the server led a group of its own
 
     def __enter__(self) -> Self:
         return self
