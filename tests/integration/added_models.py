@@ -84,6 +84,26 @@ def lstm() -> object:
     return Recurrent(), {"series": torch.randn(4, 5, 8)}
 
 
+class Answer(dict):  # type: ignore[type-arg]
+    """A result of a class of its own, as transformers return it."""
+
+
+def catch_all() -> object:
+    """Return a model that takes any keywords, and inputs in another order than it reads them."""
+    import torch
+
+    class CatchAll(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 4)
+
+        def forward(self, **tensors: torch.Tensor) -> Answer:
+            return Answer(score=self.layer(tensors["left"]) - tensors["right"], twice=tensors["left"] * 2)
+
+    torch.manual_seed(0)
+    return CatchAll(), {"right": torch.randn(4, 4), "left": torch.randn(4, 8)}
+
+
 def write_mlp(path: Path, *, seed: int = 0, outputs: int = 4) -> None:
     """Write an ONNX file of two layers with a dynamic batch."""
     from onnx import TensorProto, helper, numpy_helper, save

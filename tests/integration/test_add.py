@@ -145,6 +145,16 @@ def test_a_recurrent_model_with_named_outputs(tmp_path: Path) -> None:
         assert [tensor.name for tensor in read(tmp_path / "r" / name).output] == ["states", "last"]
 
 
+def test_a_model_that_takes_any_keywords(tmp_path: Path) -> None:
+    """One export serves every variant: names of inputs as given, and a result of whatever class taken apart."""
+    answer = _add("added_models:catch_all", tmp_path / "r", "--targets", "onnx-cpu,pt2-cpu", "--json")
+    assert answer.status == 0, answer.err
+    assert answer.json["characteristics"]["input_shapes"] == {"right": [-1, 4], "left": [-1, 8]}
+    for name in ("m-onnx-cpu", "m-pt2-cpu"):
+        assert [tensor.name for tensor in read(tmp_path / "r" / name).input] == ["right", "left"]
+        assert [tensor.name for tensor in read(tmp_path / "r" / name).output] == ["score", "twice"]
+
+
 def test_versions_of_an_onnx_model(tmp_path: Path) -> None:
     """The same file twice is up to date, another file is version 2, other inputs or outputs are refused."""
     repository = tmp_path / "r"

@@ -133,15 +133,17 @@ def load_exported(path: Path, sha256: str) -> ExportedSource:
 def export_source(source: TorchSource) -> ExportedProgram:
     """Trace a module into an exported program with its dynamic dimensions.
 
+    The program takes the inputs as keywords, so that its arguments have the inputs' names, and returns a tensor
+    or a tuple of tensors: a returned class (a transformer's output) would have to be importable to load it.
+
     Raises:
         UnsupportedError: ``torch.export`` cannot trace it; the reason is in the message.
     """
     inputs = source.example_inputs
     try:
         with torch.no_grad():
-            return torch.export.export(
-                source.module, (), dict(inputs), dynamic_shapes=source.dynamic_shapes(), strict=False
-            )
+            module = source.module if _is_plain(source) else _Plain(source.module, list(inputs))
+            return torch.export.export(module, (), dict(inputs), dynamic_shapes=source.dynamic_shapes(), strict=False)
     except MemoryError:
         raise
     except Exception as error:  # tracing runs the model's own code, which may raise anything
@@ -150,6 +152,32 @@ def export_source(source: TorchSource) -> ExportedProgram:
             hint="a dimension that has to stay fixed must not be in dynamic_axes; data-dependent branches need "
             "torch.cond. Return a TorchSource with fitting dynamic_axes from the factory",
         ) from error
+
+
+class _Plain(torch.nn.Module):
+    """Named tensors in, a tuple of tensors out, whatever the module inside takes and returns."""
+
+    def __init__(self, module: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.module = module
+
+        def forward(**inputs: Tensor) -> tuple[Tensor, ...]:
+            return tuple(flatten_outputs(module(**inputs)).values())
+
+        # torch.export reads the arguments' names from the signature and cannot trace ``**inputs`` itself.
+        forward.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess] - PEP 362 allows it
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+        )
+        self.forward = forward
+
+
+def _is_plain(source: TorchSource) -> bool:
+    """Tell whether torch.export takes the module as it is: named arguments, and no result of a class of its own."""
+    parameters = inspect.signature(source.module.forward).parameters
+    if not source.example_inputs.keys() <= parameters.keys():
+        return False
+    result = source.module(**source.example_inputs)
+    return isinstance(result, torch.Tensor) or type(result) in {tuple, list}
 
 
 def flatten_outputs(result: object) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ user's code runs once.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from triton_router.analysis.torch_program import inputs_of, outputs_of
-from triton_router.analysis.torch_source import TorchSource, flatten_outputs, load_exported, load_factory
-from triton_router.errors import ModelFileError, UnsupportedError
+from triton_router.analysis.torch_source import (
+    TorchSource,
+    export_source,
+    flatten_outputs,
+    load_exported,
+    load_factory,
+)
+from triton_router.errors import ModelFileError
 from triton_router.repository.build import sampling
 from triton_router.repository.build.job import IoSpec, TensorSpec
 from triton_router.repository.build.reference import (
@@ -63,7 +68,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     else:
         source = load_factory(job.source)
         report_progress("exporting the program")
-        exported = export(source)
+        exported = export_source(source)
         torch.export.save(exported, path)
         invoke = _eager(source)
         digest = fingerprint(exported)
@@ -84,55 +89,6 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
             tools={"torch": str(torch.__version__)},
         )
     )
-
-
-def export(source: TorchSource) -> torch.export.ExportedProgram:
-    """Trace a module with positional arguments, so that the torch backend can call it in the order of its inputs.
-
-    Raises:
-        UnsupportedError: ``torch.export`` cannot trace it.
-    """
-    module = source.module if _is_flat(source) else _Flat(source.module, list(source.example_inputs))
-    shapes: Any = tuple(source.dynamic_shapes().values())
-    if isinstance(module, _Flat):
-        shapes = (shapes,)
-    try:
-        with torch.no_grad():
-            return torch.export.export(
-                module, tuple(source.example_inputs.values()), dynamic_shapes=shapes, strict=False
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # tracing runs the model's own code, which may raise anything
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnsupportedError(
-            f"torch.export cannot trace the model: {' '.join(lines[:2])[:400]}",
-            hint="a dimension that has to stay fixed must not be in dynamic_axes; data-dependent branches need "
-            "torch.cond. Return a TorchSource with fitting dynamic_axes from the factory",
-        ) from error
-
-
-class _Flat(torch.nn.Module):
-    """Positional tensors in, a tuple of tensors out, whatever the module inside takes and returns."""
-
-    def __init__(self, module: torch.nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.module = module
-        self.names = names
-
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(flatten_outputs(self.module(**dict(zip(self.names, tensors, strict=True)))).values())
-
-
-def _is_flat(source: TorchSource) -> bool:
-    """Tell whether the inputs are the first positional arguments, and the results no dict under other names."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(source.module.forward).parameters
-    names = [name for name, parameter in parameters.items() if parameter.kind in kinds]
-    if names[: len(source.example_inputs)] != list(source.example_inputs):
-        return False
-    with torch.no_grad():
-        return not isinstance(source.module(**source.example_inputs), dict)
 
 
 def _eager(source: TorchSource) -> Run:
