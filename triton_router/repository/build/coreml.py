@@ -133,7 +133,8 @@ def _build(job: BuildJob) -> BuildResult:
         return BuildResult.not_available(str(error), tools=tools)
     report_progress("checking the Core ML package operator by operator")
     checks = check(job.path(PACKAGE), _package(job, rung.batches), job.references, batched=job.max_batch_size > 0)
-    return BuildResult(files=(PACKAGE,), checks=checks, tools=tools, notes=(*tried, *_notes(job, rung), checks.detail))
+    notes = (*_attempts(rung, tried), *_notes(job, rung), checks.detail)
+    return BuildResult(files=(PACKAGE,), checks=checks, tools=tools, notes=notes)
 
 
 def _climb(job: BuildJob) -> tuple[_Rung, list[str]]:
@@ -153,7 +154,7 @@ def _climb(job: BuildJob) -> tuple[_Rung, list[str]]:
             _convert(rung.prepare(), job, rung.batches)
         except _CONVERSION_ERRORS as error:
             first = str(error).strip().partition("\n")[0][:300] or "without a message"
-            tried.append(f"{rung.name} did not convert: {type(error).__name__}: {first}")
+            tried.append(f"attempt {len(tried) + 1}, with {rung.name}, failed: {type(error).__name__}: {first}")
         else:
             return rung, tried
     raise _NoWayError("coremltools cannot convert this model: " + "; ".join(tried))
@@ -257,6 +258,13 @@ def _package(job: BuildJob, batches: tuple[int, ...]) -> Package:
         outputs={spec.name: feature_name(spec.name) for spec in job.io.outputs},
         batches=batches,
     )
+
+
+def _attempts(rung: _Rung, tried: list[str]) -> list[str]:
+    """Say which attempt made the package, if it was not the first, and why the better ones did not."""
+    if not tried:
+        return []
+    return [f"converted at attempt {len(tried) + 1}, with {rung.name}; {'; '.join(tried)}"]
 
 
 def _notes(job: BuildJob, rung: _Rung) -> list[str]:
