@@ -45,7 +45,7 @@ def print_added(request: AddRequest, planned: Planned, added: Added, *, as_json:
     headers = (
         "target",
         "size",
-        "max error",
+        "rms error",
         "cosine",
         "batch independent",
         "ms batch 1",
@@ -55,6 +55,7 @@ def print_added(request: AddRequest, planned: Planned, added: Added, *, as_json:
     )
     rows = [_row(outcome) for outcome in added.outcomes if outcome.status != "skipped"]
     output.print_table(headers, rows)
+    output.note("rms error and cosine: the worst answer against fp32, padding left out; ms: best of several runs")
     skipped = [outcome.row.target for outcome in added.outcomes if outcome.status == "skipped"]
     if skipped:
         output.note(f"not made: {', '.join(skipped)} (--dry-run says why)")
@@ -72,7 +73,7 @@ def _row(outcome: Outcome) -> tuple[object, ...]:
     return (
         outcome.row.target,
         _size(outcome.size) if outcome.size else "-",
-        f"{checks.max_abs_error:.2g}" if checks else "-",
+        _share(checks.rms_error) if checks else "-",
         f"{checks.cosine:.4f}" if checks else "-",
         _BATCH_WORDS[checks.batch] if checks else "-",
         _latency(outcome, 1),
@@ -80,6 +81,11 @@ def _row(outcome: Outcome) -> tuple[object, ...]:
         outcome.status,
         outcome.reason,
     )
+
+
+def _share(value: float) -> str:
+    """Return a share in per cent; the exact value is in the manifest."""
+    return "<0.01 %" if 0 < value < 1e-4 else f"{100 * value:.2f} %" if value else "0"
 
 
 def _latency(outcome: Outcome, batch: int) -> str:

@@ -103,6 +103,7 @@ def _verdict(tally: _Tally, unverified: set[str], batch: BatchVerdict, how: str)
     return Checks(
         passed=tally.compared > 0 and not tally.failure,
         max_abs_error=tally.difference.absolute,
+        rms_error=tally.difference.rms,
         cosine=tally.difference.cosine if tally.compared else 0.0,
         batch=batch,
         detail="; ".join(words),

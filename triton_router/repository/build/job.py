@@ -123,15 +123,18 @@ class Checks:
     Attributes:
         passed: It may be installed.
         max_abs_error: Largest absolute difference over all outputs and samples.
+        rms_error: Root mean square of the difference as a share of the parent's output's, the largest over all
+            outputs and samples: 0.01 is one per cent.
         cosine: Smallest cosine similarity between an output and the parent's, over all samples.
         batch: What merging requests does to the answers.
         latency: One row per size: ``batch`` (rows), ``work`` (elements of the largest input tensor, batch
-            included), ``latency_ms`` (median).
+            included), ``latency_ms`` (the least of several runs: what the variant can do unloaded).
         detail: In words, what was compared, or why it failed, or what could not be checked here.
     """
 
     passed: bool
     max_abs_error: float = 0.0
+    rms_error: float = 0.0
     cosine: float = 1.0
     batch: BatchVerdict = "untested"
     latency: tuple[dict[str, float], ...] = ()

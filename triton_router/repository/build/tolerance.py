@@ -57,6 +57,7 @@ class Difference:
     Attributes:
         absolute: Largest absolute difference of a floating point element.
         relative: The same as a share of the largest magnitude of the expected output.
+        rms: Root mean square of the difference, as a share of the expected output's.
         cosine: Smallest cosine similarity of a floating point output.
         agreement: Smallest share of equal elements of any other output.
         problem: What makes the outputs incomparable (a shape, a type, a NaN); empty if nothing.
@@ -64,6 +65,7 @@ class Difference:
 
     absolute: float = 0.0
     relative: float = 0.0
+    rms: float = 0.0
     cosine: float = 1.0
     agreement: float = 1.0
     problem: str = ""
@@ -73,6 +75,7 @@ class Difference:
         return Difference(
             max(self.absolute, other.absolute),
             max(self.relative, other.relative),
+            max(self.rms, other.rms),
             min(self.cosine, other.cosine),
             min(self.agreement, other.agreement),
             self.problem or other.problem,
@@ -121,7 +124,9 @@ def _numbers(left: Array, right: Array) -> Difference:
         return Difference()
     absolute = float(np.max(np.abs(left - right)))
     largest = float(np.max(np.abs(right)))
-    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+    length = float(np.linalg.norm(right))
+    norms = float(np.linalg.norm(left)) * length
+    rms = float(np.linalg.norm(left - right)) / max(length, 1e-6)
     # A constant zero has no direction; then the absolute difference alone speaks.
     cosine = float(np.dot(left, right)) / norms if norms > 0 else float(absolute == 0.0)
-    return Difference(absolute, absolute / max(largest, 1e-6), min(cosine, 1.0))
+    return Difference(absolute, absolute / max(largest, 1e-6), rms, min(cosine, 1.0))
