@@ -43,8 +43,8 @@ class Effort:
     compare_seconds: float
 
 
-EFFORT = Effort(traffic_seconds=20, traffic_requests=3000, rounds=8, round_requests=24, compare_seconds=40)
-QUICK = Effort(traffic_seconds=5, traffic_requests=300, rounds=2, round_requests=8, compare_seconds=10)
+EFFORT = Effort(traffic_seconds=20, traffic_requests=3000, rounds=8, round_requests=24, compare_seconds=30)
+QUICK = Effort(traffic_seconds=5, traffic_requests=300, rounds=3, round_requests=6, compare_seconds=10)
 
 
 def tell(directory: Path, effort: Effort, *, keep: bool) -> int:
@@ -118,7 +118,7 @@ class _Story:
         with self.console.part("Are the answers right?"):
             found = similarity.nearest(client)
             headers = ("question", "nearest of the sentences", "cosine", "")
-            rows = [(n.query, n.sentence, round(n.cosine, 3), "" if n.right else "WRONG TOPIC") for n in found]
+            rows = [(n.query, n.sentence, f"{n.cosine:.3f}", "" if n.right else "WRONG TOPIC") for n in found]
             output.print_table(headers, rows)
             self.console.say("\ncomparing every embedding with the original PyTorch model's ...")
             agreed = similarity.agreement(client)
