@@ -100,11 +100,11 @@ def _invent(spec: TensorSpec, shape: tuple[int, ...], limit: int, rng: np.random
         return np.full(shape, b"example", dtype=np.object_)
     dtype = NUMPY_TYPES[spec.datatype]
     if spec.datatype.startswith("FP"):
-        return np.clip(rng.standard_normal(shape), -3, 3).astype(dtype)
+        return np.asarray(np.clip(rng.standard_normal(shape), -3, 3), dtype)
     if spec.datatype != "BOOL" and limit > 2:
-        return rng.integers(0, limit, shape).astype(dtype)
+        return np.asarray(rng.integers(0, limit, shape), dtype)
     # A mask of zeros only makes many models divide by zero: mostly ones, and always one in front.
-    mask = rng.random(shape) < 0.8
+    mask = np.asarray(rng.random(shape) < 0.8)
     if mask.ndim > 1:
         mask[..., 0] = True
     return mask.astype(dtype)

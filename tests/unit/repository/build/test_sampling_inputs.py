@@ -38,6 +38,16 @@ def test_a_model_without_dynamic_sizes_has_one_sample() -> None:
     assert sampling.resized(fixed, {"x": np.ones((4, 3))}, {}, RNG)["x"].shape == (4, 3)
 
 
+@pytest.mark.parametrize("kind", ["BOOL", "INT64", "FP32", "FP64", "BYTES"])
+def test_a_scalar_is_invented_as_an_array(kind: str) -> None:
+    """ONNX Runtime takes an array without dimensions, not numpy's scalar."""
+    io = IoSpec((TensorSpec("x", kind, (), ()),), (TensorSpec("y", kind, (), ()),))
+    for limits in ({}, {"x": 9}):
+        value = sampling.resized(io, sampling.invented(io, limits, RNG), {}, RNG)["x"]
+        assert isinstance(value, np.ndarray)
+        assert (value.shape, value.dtype) == ((), sampling.NUMPY_TYPES[kind])
+
+
 def test_values_stay_within_the_examples() -> None:
     """No token id appears that the examples do not have, and a mask goes with its tokens."""
     inputs = sampling.resized(TEXT, EXAMPLES, {"batch": 8, "sequence": 4}, RNG)
