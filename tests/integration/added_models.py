@@ -152,6 +152,15 @@ def write_cnn(path: Path) -> None:
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
+def write_small(path: Path, *, kind: str, shape: list[int | str]) -> None:
+    """Write an ONNX file that answers with its one input."""
+    from onnx import TensorProto, helper, save
+
+    value = [helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "small", value[:1], value[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
 def write_steep(path: Path) -> None:
     """Write an ONNX file that cannot stand quantisation: it exponentiates a sum of huge and tiny numbers."""
     from onnx import TensorProto, helper, numpy_helper, save

@@ -184,6 +184,20 @@ def test_versions_of_an_onnx_model(tmp_path: Path) -> None:
     assert _files(repository) == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("STRING", ["b", 1]), ("FLOAT", []), ("BOOL", []), ("FLOAT", ["b", 0]), ("DOUBLE", [2, 3])]
+)
+def test_unusual_tensors(tmp_path: Path, kind: str, shape: list[int | str]) -> None:
+    """Text, scalars, tensors without elements, double precision and fixed batches are added like others."""
+    path = _write("write_small", tmp_path / "small.onnx", kind=kind, shape=shape)
+    answer = _add(path, tmp_path / "r", "--targets", "onnx-cpu", "--json")
+    assert answer.status == 0, answer.err
+    assert answer.target("onnx-cpu")["status"] == "served"
+    dims = [-1 if isinstance(size, str) else size for size in shape]
+    skipped = 1 if answer.json["max_batch_size"] else 0
+    assert list(read(tmp_path / "r" / "m-onnx-cpu").input[0].dims) == dims[skipped:]
+
+
 def test_convolutions_are_quantised_with_calibration(tmp_path: Path) -> None:
     """A static int8 model does not depend on its batch, so Triton may merge for it."""
     path = _write("write_cnn", tmp_path / "cnn.onnx")

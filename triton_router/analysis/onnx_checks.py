@@ -55,6 +55,7 @@ def check_model(path: Path, model: ModelProto, limits: OnnxLimits) -> None:
     for tensor in tensors(model):
         _check_tensor(path, tensor, limits)
     _check_interface(path, model)
+    _check_interface_sizes(path, model, limits)
     bones = skeleton(model)
     _check_structure(path, bones)
     _check_made_tensors(path, bones, limits)
@@ -247,6 +248,23 @@ def _check_interface(path: Path, model: ModelProto) -> None:
             raise ModelFileError(
                 f"{path}: {shown(value.name)} has no shape, not even the number of its dimensions",
                 hint="onnx.shape_inference.infer_shapes may find it; else state it in model.graph and save again",
+            )
+
+
+def _check_interface_sizes(path: Path, model: ModelProto, limits: OnnxLimits) -> None:
+    """Refuse sizes that no request can have."""
+    for value in (*real_inputs(model.graph), *model.graph.output):
+        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.HasField("dim_value")]
+        if any(dim < 0 for dim in dims):
+            raise ModelFileError(
+                f"{path}: {shown(value.name)} has a negative dimension",
+                hint="name a dynamic dimension instead (dim_param); onnx.tools.update_model_dims does that",
+            )
+        size = max(math.prod(dims), tensor_bytes(value.type.tensor_type.elem_type, dims))
+        if size > limits.tensor_bytes:
+            raise ModelFileError(
+                f"{path}: one row of {shown(value.name)} would have {size} bytes, more than {limits.tensor_bytes}",
+                hint="no request can be that large; check where the file is from",
             )
 
 

@@ -237,7 +237,7 @@ def _call_factory(reference: str) -> object:
         )
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs the user's code
+    except (Exception, SystemExit) as error:  # importing runs the user's code
         raise _user_error(f"importing {module_name} failed", error) from error
     factory = getattr(module, attribute, None)
     if factory is None:
@@ -252,7 +252,7 @@ def _call_factory(reference: str) -> object:
         )
     try:
         return cast("Callable[[], object]", factory)()
-    except Exception as error:  # the user's code again
+    except (Exception, SystemExit) as error:  # the user's code again
         raise _user_error(f"{reference} failed", error) from error
 
 
@@ -342,7 +342,7 @@ def _dim(symbol: str, bounds: tuple[int, int]) -> Dim:
     return Dim(symbol, min=bounds[0], max=bounds[1])
 
 
-def _user_error(what: str, error: Exception) -> ModelFileError:
+def _user_error(what: str, error: Exception | SystemExit) -> ModelFileError:
     """Describe an error of the user's code; what is about the machine, not the code, is raised as it is."""
     if isinstance(error, (MemoryError, TritonRouterError)):
         raise error

@@ -43,6 +43,10 @@ _BOOT = (
     "import sys; root = sys.argv.pop(); sys.path.append(root); "
     "from triton_router.repository.sandbox_child import main; main()"
 )
+_FAILED_HINT = (
+    "the model's own code, or a library that processes it, fails: try it in Python, "
+    "or leave this variant out with --targets"
+)
 _TAIL_BYTES = 32 * 1024
 _ANSWER_BYTES = 64 * 1024 * 1024
 _POLL_SECONDS = 0.2
@@ -182,7 +186,7 @@ class _Child:
             raise self._limit_error(str(answer["limit"]), entry, where)
         error = BuildError(
             f"{entry} failed: {answer.get('failure')}{where}",
-            hint="a library cannot process this model; leave this variant out with --targets",
+            hint=_FAILED_HINT,
         )
         error.add_note(self._tail.decode(errors="replace"))
         raise error
@@ -248,7 +252,7 @@ class _Child:
             reason = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             error = BuildError(
                 f"the child that ran {entry} {reason} and gave no answer{last}",
-                hint="a library cannot process this model; leave this variant out with --targets",
+                hint=_FAILED_HINT,
             )
         error.add_note("\n".join(lines))
         return error

@@ -120,6 +120,13 @@ def test_damaged_and_hostile_models(tmp_path: Path, change: Callable[[ModelProto
     _refused(_save(tmp_path, _mutated(change)), match)
 
 
+@pytest.mark.parametrize(("size", "match"), [(-5, "has a negative dimension"), (2**40, "would have")])
+def test_sizes_that_no_request_can_have(tmp_path: Path, size: int, match: str) -> None:
+    """A negative or an absurd dimension of an input is refused from its declaration."""
+    values = [make.value("x", ["b", size])], [make.value("y", ["b", size])]
+    _refused(_save(tmp_path, make.model([helper.make_node("Relu", ["x"], ["y"])], *values)), match)
+
+
 def test_custom_operators_are_named_and_can_be_allowed(tmp_path: Path) -> None:
     """The error names domain, operator and option, without the control characters in the name."""
     path = _save(tmp_path, _mutated(_custom))

@@ -115,6 +115,10 @@ def read_examples(path: str, io: IoSpec) -> Tensors:
                 hint="give one array per input, under the input's name",
             )
         value = found[spec.name]
+        if spec.datatype == "BYTES" and value.dtype.kind in "US":
+            value = found[spec.name] = (
+                np.char.decode(value).astype(object) if value.dtype.kind == "S" else value.astype(object)
+            )
         if value.dtype != sampling.NUMPY_TYPES.get(spec.datatype) or value.ndim != len(spec.shape):
             raise ModelFileError(
                 f"input {spec.name!r} in {path} is {value.dtype}{list(value.shape)}; "

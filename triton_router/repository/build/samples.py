@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Tensors = dict[str, Array]
 
-_INPUT, _OUTPUT = "input:", "output:"
+_INPUT, _OUTPUT, _TEXT = "input:", "output:", "text:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ def save(path: Path, sample: Sample) -> None:
     """Write a sample."""
     arrays = {_INPUT + name: value for name, value in sample.inputs.items()}
     arrays |= {_OUTPUT + name: value for name, value in sample.outputs.items()}
+    arrays = dict(_packed(key, value) for key, value in arrays.items())
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -48,8 +50,24 @@ def save(path: Path, sample: Sample) -> None:
 def load(path: str | Path) -> Sample:
     """Read a sample; nothing in it is unpickled."""
     with np.load(path, allow_pickle=False) as file:
-        found = {key: file[key] for key in file.files}
+        found = dict(_unpacked(key, file[key]) for key in file.files)
     return Sample(
         inputs={key.removeprefix(_INPUT): value for key, value in found.items() if key.startswith(_INPUT)},
         outputs={key.removeprefix(_OUTPUT): value for key, value in found.items() if key.startswith(_OUTPUT)},
     )
+
+
+def _packed(key: str, value: Array) -> tuple[str, Array]:
+    """Return text as the bytes of a JSON document: numpy would pickle an array of objects."""
+    if value.dtype != np.object_:
+        return key, value
+    texts = [item.decode() if isinstance(item, bytes) else str(item) for item in value.ravel()]
+    document = json.dumps({"shape": value.shape, "texts": texts}).encode()
+    return _TEXT + key, np.frombuffer(document, np.uint8)
+
+
+def _unpacked(key: str, value: Array) -> tuple[str, Array]:
+    if not key.startswith(_TEXT):
+        return key, value
+    document = json.loads(value.tobytes())
+    return key.removeprefix(_TEXT), np.array(document["texts"], np.object_).reshape(document["shape"])

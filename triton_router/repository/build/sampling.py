@@ -97,7 +97,7 @@ GUESS_COUNT = len(_GUESSES)
 
 def _invent(spec: TensorSpec, shape: tuple[int, ...], limit: int, rng: np.random.Generator) -> Array:
     if spec.datatype == "BYTES":
-        return np.full(shape, b"example", dtype=np.object_)
+        return np.full(shape, "example", dtype=np.object_)
     dtype = NUMPY_TYPES[spec.datatype]
     if spec.datatype.startswith("FP"):
         return np.asarray(np.clip(rng.standard_normal(shape), -3, 3), dtype)
@@ -151,6 +151,8 @@ def _resize(
     if picked is None:
         return value
     value = np.take(value, picked, axis=0)
+    if not example.size:
+        return value
     if np.issubdtype(value.dtype, np.floating):
         return _noisy(value, example, rng)
     if example.shape[0] == 1 and np.issubdtype(value.dtype, np.integer):

@@ -117,9 +117,11 @@ def test_int8_keeps_its_direction() -> None:
 
 def test_samples_survive_the_disk(tmp_path: Path) -> None:
     """Names with slashes and dots, and every element type, come back as they were."""
-    sample = Sample({"a/b.c": X, "flag": np.array([True])}, {"y": np.arange(3, dtype=np.uint8)})
+    text = np.array([["a", ""], ["\x00ü", "\n"]], np.object_)
+    sample = Sample({"a/b.c": X, "flag": np.array([True]), "text": text}, {"y": np.arange(3, dtype=np.uint8)})
     save(tmp_path / "s.npz", sample)
     read = load(tmp_path / "s.npz")
     assert read.work == X.size
-    assert set(read.inputs) == {"a/b.c", "flag"}
+    assert set(read.inputs) == {"a/b.c", "flag", "text"}
+    assert (read.inputs["text"].dtype, read.inputs["text"].tolist()) == (np.object_, text.tolist())
     assert not difference({**read.inputs, **read.outputs}, {**sample.inputs, **sample.outputs}).absolute

@@ -48,6 +48,12 @@ def test_a_scalar_is_invented_as_an_array(kind: str) -> None:
         assert (value.shape, value.dtype) == ((), sampling.NUMPY_TYPES[kind])
 
 
+def test_a_dimension_of_zero_stays() -> None:
+    """Inputs without elements are resized like others."""
+    io = IoSpec((TensorSpec("x", "FP32", (-1, 0), ("b", "")),), (TensorSpec("y", "FP32", (-1, 0), ("b", "")),), {}, "b")
+    assert sampling.resized(io, sampling.invented(io, {}, RNG), {"b": 8}, RNG)["x"].shape == (8, 0)
+
+
 def test_values_stay_within_the_examples() -> None:
     """No token id appears that the examples do not have, and a mask goes with its tokens."""
     inputs = sampling.resized(TEXT, EXAMPLES, {"batch": 8, "sequence": 4}, RNG)
