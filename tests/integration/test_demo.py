@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from triton_router.testing.triton_server import free_ports
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -146,8 +148,10 @@ def test_an_end_by_ctrl_c_leaves_nothing(kept: Kept) -> None:
 def test_a_server_ended_while_it_loads_leaves_nothing(minilm_repository: Path) -> None:
     """Stubs that are starting when their server is told to end do not outlive it."""
     mark = uuid.uuid4().hex
-    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
-    command = [sys.executable, "-m", "triton_router.cli.main", "serve", "--repository", str(minilm_repository), *ports]
+    flags = ("--repository", "--http-port", "--grpc-port", "--metrics-port")
+    values = (str(minilm_repository), *map(str, free_ports(3)))
+    options = [word for pair in zip(flags, values, strict=True) for word in pair]
+    command = [sys.executable, "-m", "triton_router.cli.main", "serve", *options]
     with subprocess.Popen(command, env={**os.environ, MARK: mark}, stderr=subprocess.DEVNULL) as serve:
         while not any("python_backend_stub" in command for command in marked(mark)):
             assert serve.poll() is None
