@@ -196,6 +196,8 @@ def flatten_outputs(result: object) -> dict[str, Tensor]:
         named = dict(zip(names, values, strict=True))
     else:
         named = {"output": result}
+    if "" in named:
+        raise ModelFileError("the model returns a tensor under an empty name", hint="give every key a name")
     tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     if not tensors or len(tensors) != len(named):
         odd = next((value for value in named.values() if not isinstance(value, torch.Tensor)), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import signal
 from pathlib import Path
@@ -50,7 +51,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--max-batch-size", type=int, metavar="N", help="largest batch; 0 turns batching off")
     parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="memory of one build step, such as 8G")
-    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="time of one build step")
+    parser.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="time of one build step")
     parser.add_argument(
         "--allow-domain",
         action="append",
@@ -125,6 +126,16 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError("give at least one name")
     return names
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
 
 
 def _bytes(text: str) -> int:

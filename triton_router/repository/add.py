@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from triton_router.repository.manifest import Manifest
 
 DEFAULT_MAX_BATCH_SIZE = 64
+_LARGEST_BATCH = 1 << 16
+"""Rows of a request or of a merged batch; far beyond what any server gains from."""
 _ANALYSE = "triton_router.analysis.child:analyse"
 _PARENTS = {
     "onnx": "triton_router.repository.build.onnx_parent:run",
@@ -216,8 +218,10 @@ def _source_text(source: ModelSource) -> str:
 
 
 def _check_batch_size(size: int | None) -> None:
-    if size is not None and size < 0:
-        raise InvalidInputError(f"--max-batch-size {size} is negative", hint="use 0 for a model without batching")
+    if size is not None and not 0 <= size <= _LARGEST_BATCH:
+        raise InvalidInputError(
+            f"--max-batch-size {size} is not between 0 and {_LARGEST_BATCH}", hint="use 0 for a model without batching"
+        )
 
 
 def _batching(request: AddRequest, parent: Parent) -> tuple[Parent, int, tuple[str, ...]]:

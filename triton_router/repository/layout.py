@@ -50,7 +50,7 @@ def locked(repository: Path) -> Generator[None]:
     Raises:
         UnavailableError: Another process is adding a model.
     """
-    existed = repository.is_dir()
+    created = [path for path in (repository, *repository.parents) if not path.exists()]
     try:
         repository.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,9 +64,9 @@ def locked(repository: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-        if not existed:
-            with contextlib.suppress(OSError):  # not empty: something was installed
-                repository.rmdir()
+        with contextlib.suppress(OSError):  # not empty: something was installed
+            for path in created:
+                path.rmdir()
 
 
 def _lock(descriptor: int, repository: Path) -> None:

@@ -208,7 +208,7 @@ class _Child:
         if len(self._partial) > _ANSWER_BYTES:
             self._answer = {"failure": f"the answer is larger than {_ANSWER_BYTES} bytes", "where": ""}
         for line in lines:
-            message = cast("dict[str, object]", json.loads(line))
+            message = _message(line)
             if "progress" not in message:
                 self._answer = message
             elif self._on_progress is not None:
@@ -242,7 +242,9 @@ class _Child:
         if any(sign in self._tail for sign in _MEMORY_SIGNS):
             return self._limit_error("memory", entry, "")
         lines = [line for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
-        last = f": {lines[-1].strip()}" if lines else ""
+        # faulthandler puts what happened first and a list of modules last.
+        told = next((line for line in lines if line.startswith("Fatal Python error")), lines[-1] if lines else "")
+        last = f": {told.strip()}" if told else ""
         if code == -signal.SIGKILL:
             error = BuildError(
                 f"the child that ran {entry} was killed by the system{last}",
@@ -278,6 +280,28 @@ class _Child:
             ),
         }[limit]
         return BuildError(f"{entry} {what} and was stopped{where}", hint=hint)
+
+
+def _message(line: bytes) -> dict[str, object]:
+    """Read one line of the control pipe; a model's code may have written to it."""
+    try:
+        value: object = json.loads(line)
+    except ValueError:
+        value = None
+    message = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    if not _is_sound(message):
+        return {"failure": "something else than this package wrote to its control pipe", "where": ""}
+    return message
+
+
+def _is_sound(message: Mapping[str, object]) -> bool:
+    """Tell whether a message is one that `triton_router.repository.sandbox_child` sends."""
+    if "error" in message:
+        error = message["error"]
+        return isinstance(error, dict) and error.keys() >= {"class", "message", "hint"}
+    if "limit" in message:
+        return message["limit"] in {"wall", "cpu", "memory", "file"}
+    return isinstance(message.get("result"), dict) or "progress" in message or "failure" in message
 
 
 def _start(order: Path, scratch: Path, control: int) -> subprocess.Popen[bytes]:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from triton_router.repository.build.job import IoSpec
     from triton_router.repository.manifest import Manifest
 
+_LARGEST = (1 << 63) - 1
+"""Triton reads version directories as 64-bit integers."""
+
 
 def same_version(known: Manifest | None, fingerprint: str, options: Manifest) -> int | None:
     """Return the version that was made from this source with these options; None if there is none.
@@ -43,8 +46,10 @@ def next_version(known: Manifest | None, wanted: int | None) -> int:
     following = max(taken, default=0) + 1
     if wanted is None:
         return following
-    if wanted < 1:
-        raise InvalidInputError(f"--version {wanted} is not 1 or more", hint="Triton counts from 1")
+    if not 1 <= wanted <= _LARGEST:
+        raise InvalidInputError(
+            f"--version {wanted} is not between 1 and {_LARGEST}", hint="leave --version out for the next one"
+        )
     if wanted in taken:
         raise InvalidInputError(
             f"version {wanted} exists and was made from another source or with other options",

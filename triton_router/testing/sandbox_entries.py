@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -97,3 +98,11 @@ def unserialisable(_: Mapping[str, object]) -> dict[str, object]:
 def nested_sleep(_: Mapping[str, object]) -> dict[str, object]:
     """Be the parent of a child that sleeps, to be killed itself."""
     return run_child("triton_router.testing.sandbox_entries:sleep", {}, limits=Limits(), on_progress=report_progress)
+
+
+def scribble(payload: Mapping[str, object]) -> dict[str, object]:
+    """Write ``payload["text"]`` to every descriptor that is open, as a model's own code might."""
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, str(payload["text"]).encode() + b"\n")
+    return {}

@@ -74,6 +74,9 @@ def wrong_type(): return 3
 def no_tensor(): return nn.Linear(2, 2), {"input": [1.0, 2.0]}
 def raises(): raise RuntimeError("no weights here")
 def exits(): sys.exit("no licence")
+class Nameless(nn.Module):
+    def forward(self, x): return {"": x + 1}
+def nameless(): return Nameless(), (torch.randn(2, 4),)
 def wrong_shape(): return nn.Linear(2, 2), (torch.randn(1, 3),)
 def scalar(): return nn.Identity(), {"input": torch.tensor(1.0)}
 def hungry(): return nn.Linear(60000, 60000), (torch.randn(1, 60000),)
@@ -166,6 +169,7 @@ def test_a_damaged_pt2_is_refused(here: Path) -> None:
         ("not_callable", ModelFileError, "is a int, not a function"),
         ("wrong_type", ModelFileError, "returned int"),
         ("no_tensor", ModelFileError, "example input 'input' is a list"),
+        ("nameless", ModelFileError, "under an empty name"),
         ("exits", ModelFileError, r"SystemExit: no licence \(at own_models.py:\d+\)"),
         ("raises", ModelFileError, r"RuntimeError: no weights here \(at own_models.py:\d+\)"),
         ("wrong_shape", ModelFileError, "does not run on its example inputs"),

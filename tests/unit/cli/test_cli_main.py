@@ -81,3 +81,12 @@ def test_interrupt_ends_quietly_with_130() -> None:
             process.send_signal(signal.SIGINT)
             stderr = process.communicate(timeout=30)[1]
     assert (process.returncode, stderr) == (130, b"")
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "nan", "inf", "soon"])
+def test_a_time_limit_is_a_number_of_seconds(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything else is wrong usage."""
+    with pytest.raises(SystemExit) as caught:
+        main(["add", "m.onnx", "--name", "m", "--repository", "r", f"--time-limit={limit}"])
+    assert caught.value.code == 2
+    assert "is not a number of seconds above 0" in capsys.readouterr().err

@@ -162,3 +162,14 @@ def test_staging_is_beside_the_repository_and_goes_away(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build()
     assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_directories_above_a_new_repository_go_with_it(tmp_path: Path) -> None:
+    """What was created for an addition that installed nothing is removed, and no more than that."""
+    with locked(tmp_path / "a" / "b" / "models"):
+        assert (tmp_path / "a" / "b" / "models").is_dir()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "kept").mkdir()
+    with locked(tmp_path / "kept" / "b" / "models"):
+        (tmp_path / "kept" / "b" / "other").touch()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["kept", "kept/b", "kept/b/other"]

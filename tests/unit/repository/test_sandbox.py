@@ -171,3 +171,11 @@ def test_scratch_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(TritonRouterError):
         run_child(ENTRIES + "refuse", {"class": "BuildError"}, limits=Limits())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["not json", "[1]", '{"error": {}}', '{"result": 3}', "{}", '{"limit": "x"}'])
+def test_a_child_that_writes_to_the_control_pipe(text: str) -> None:
+    """Whatever a model's code writes there ends as one of this package's errors."""
+    with pytest.raises(TritonRouterError) as caught:
+        run_child(ENTRIES + "scribble", {"text": text}, limits=Limits())
+    assert caught.value.hint
