@@ -254,6 +254,17 @@ def test_a_hostile_file_leaves_nothing(tmp_path: Path, content: bytes) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bad.onnx"]
 
 
+def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    """When this process itself cannot write, that is said, and nothing is left."""
+    path = _write("write_mlp", tmp_path / "mlp.onnx")
+    command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "limited", *_command(path, tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "error: the disk cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mlp.onnx"]
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     """The plan is printed with a row for every target; no file and no directory appears."""
     path = _write("write_mlp", tmp_path / "mlp.onnx")

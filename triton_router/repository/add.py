@@ -5,6 +5,8 @@ The caller's process never opens the model itself; whatever touches its bytes ru
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -23,12 +25,17 @@ from triton_router.repository.variants import Outcome, Progress, Workshop, build
 from triton_router.repository.versions import next_version, require_intact, require_same_io, same_version
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from triton_router.analysis.source import ModelSource
     from triton_router.repository.manifest import Manifest
 
 DEFAULT_MAX_BATCH_SIZE = 64
+_DISK_ERRORS = frozenset(
+    # ENOENT: the tempfile module says so when no temporary directory can be written.
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+)
 _LARGEST_BATCH = 1 << 16
 """Rows of a request or of a merged batch; far beyond what any server gains from."""
 _ANALYSE = "triton_router.analysis.child:analyse"
@@ -114,7 +121,8 @@ def make_plan(request: AddRequest, progress: Progress) -> Planned:
     source = resolve_source(request.model, sha256=request.sha256)
     progress.step("analysis")
     payload = {"source": source.to_json(), "name": request.name, "domains": list(request.allowed_domains)}
-    answer = run_child(_ANALYSE, payload, limits=request.limits, on_progress=progress.detail)
+    with _disk_errors():
+        answer = run_child(_ANALYSE, payload, limits=request.limits, on_progress=progress.detail)
     report = AnalysisReport.from_json(answer)
     rows = plan(report, source.kind, tools, request.targets)
     return Planned(source, report, rows, tuple(sorted(tools.hardware)))
@@ -133,8 +141,23 @@ def add(request: AddRequest, planned: Planned, progress: Progress) -> Added:
             hint="triton-router add --dry-run shows the plan; --targets and --hardware change it",
         )
     progress.begin(step_count(planned.rows, planned.source.kind) + 2)
-    with locked(request.repository), staging(request.repository) as stage:
+    with _disk_errors(), locked(request.repository), staging(request.repository) as stage:
         return _add_locked(request, planned, progress, stage)
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Generator[None]:
+    """Say of a full or forbidden disk what can be done about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        place = f" at {error.filename}" if error.filename else ""
+        raise BuildError(
+            f"the disk cannot be written{place}: {error.strerror}",
+            hint="nothing was installed; free some space, or check permissions of the repository and of TMPDIR",
+        ) from error
 
 
 def _add_locked(request: AddRequest, planned: Planned, progress: Progress, stage: Path) -> Added:

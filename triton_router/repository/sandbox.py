@@ -210,7 +210,7 @@ class _Child:
         for line in lines:
             message = _message(line)
             if "progress" not in message:
-                self._answer = message
+                self._answer = self._answer or message
             elif self._on_progress is not None:
                 self._on_progress(str(message["progress"]))
 
@@ -278,6 +278,10 @@ class _Child:
                 f"wrote a file larger than {numbers['file'] / 1024**3:.2f} GiB",
                 "no variant should be that large; check the model",
             ),
+            "disk": (
+                "found no space left on the disk",
+                "free some: models are built beside the repository, with temporary files in TMPDIR",
+            ),
         }[limit]
         return BuildError(f"{entry} {what} and was stopped{where}", hint=hint)
 
@@ -300,7 +304,7 @@ def _is_sound(message: Mapping[str, object]) -> bool:
         error = message["error"]
         return isinstance(error, dict) and error.keys() >= {"class", "message", "hint"}
     if "limit" in message:
-        return message["limit"] in {"wall", "cpu", "memory", "file"}
+        return message["limit"] in {"cpu", "memory", "file", "disk"}
     return isinstance(message.get("result"), dict) or "progress" in message or "failure" in message
 
 

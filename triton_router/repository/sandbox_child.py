@@ -132,6 +132,8 @@ def _failure(error: BaseException) -> dict[str, object]:
         return {"limit": "memory", "where": _where(error)}
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return {"limit": "file", "where": _where(error)}
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return {"limit": "disk", "where": _where(error)}
     traceback.print_exception(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last = lines[-1] if len(lines) > 1 else ""

@@ -106,3 +106,10 @@ def scribble(payload: Mapping[str, object]) -> dict[str, object]:
         with contextlib.suppress(OSError):
             os.write(descriptor, str(payload["text"]).encode() + b"\n")
     return {}
+
+
+def fill_the_disk(payload: Mapping[str, object]) -> dict[str, object]:
+    """Write where there is no space."""
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        file.write(str(payload).encode())
+    return {}

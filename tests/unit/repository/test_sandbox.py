@@ -179,3 +179,11 @@ def test_a_child_that_writes_to_the_control_pipe(text: str) -> None:
     with pytest.raises(TritonRouterError) as caught:
         run_child(ENTRIES + "scribble", {"text": text}, limits=Limits())
     assert caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_named() -> None:
+    """The child's own error would blame a library."""
+    with pytest.raises(BuildError, match="no space left on the disk") as caught:
+        run_child(ENTRIES + "fill_the_disk", {}, limits=Limits())
+    assert "TMPDIR" in caught.value.hint
