@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MASK = "attention_mask"
 _ROUNDS = 30
 _LEAST_ROUNDS = 3
-_SECONDS = 5.0
+_SECONDS = 3.0
 """Time for all sizes of one variant; a slow model is timed less often."""
 
 
