@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HERE = Path(__file__).resolve().parent
+MODELS = _HERE / "models"
 _NAIVE = _HERE.parent / "tests" / "yardsticks" / "naive_router"
 
 
@@ -76,7 +77,7 @@ def build(directory: Path, cases: Sequence[Case], minilm: Path | None) -> None:
     """Write the repository for ``cases`` into ``directory``, which does not exist yet."""
     directory.mkdir(parents=True)
     for case in cases:
-        source = minilm if case.name == "minilm" and minilm else _HERE / "models"
+        source = minilm if case.name == "minilm" and minilm else MODELS
         for sibling in case.siblings:
             shutil.copytree(source / sibling, directory / sibling, ignore=shutil.ignore_patterns("__pycache__"))
         _write_naive(directory, case)

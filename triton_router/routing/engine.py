@@ -64,7 +64,8 @@ class RoutingEngine:
     Args:
         targets: Each with its profile, seeded or fresh. At least one; names are unique.
         policy: How to choose.
-        explore: Probability that a learning policy tries a target other than its favourite.
+        explore: Probability that a learning policy considers a target other than its favourite; it then goes there
+            with a probability of that target's score.
         rng: Uniform numbers in [0, 1).
     """
 
@@ -120,6 +121,9 @@ class RoutingEngine:
                     state.health.failed(now)
                 case Verdict.CLIENT_ERROR:
                     state.refused += 1
+                    # A target that has never answered and refuses everything is not what its configuration says.
+                    if not state.profile.is_proven:
+                        state.health.failed(now)
                 case Verdict.CANCELLED:
                     state.cancelled += 1
 
@@ -172,9 +176,11 @@ class RoutingEngine:
             everyone = [self._candidate(context, state) for state in self._states]
             return self._reserve(context, everyone, self._pick(context, everyone), "panic", rejections)
         index = self._pick(context, candidates)
-        if self._explore and len(candidates) > 1 and self._rng() < self._explore:
+        if self._explore and context.may_explore and len(candidates) > 1 and self._rng() < self._explore:
             other = (index + 1 + int(self._rng() * (len(candidates) - 1))) % len(candidates)
-            return self._reserve(context, candidates, other, "explore", rejections)
+            # A target ten times as slow is tried a tenth as often: exploring costs the same whatever it tries.
+            if self._rng() < candidates[other].score:
+                return self._reserve(context, candidates, other, "explore", rejections)
         return self._reserve(context, candidates, index, "policy", rejections)
 
     def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], list[Rejection]]:

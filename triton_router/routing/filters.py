@@ -10,8 +10,11 @@ if TYPE_CHECKING:
 
 
 def resting(_context: RoutingContext, state: TargetState, now: float) -> str:
-    """Reject a target that failed several times in a row, until its pause is over."""
-    return "resting after consecutive failures" if state.health.is_out(now) else ""
+    """Reject a target that failed several times in a row, until its pause is over and one request has found it well."""
+    health = state.health
+    if health.is_out(now):
+        return "resting after consecutive failures"
+    return "on probation, and being tried" if state.in_flight and health.is_on_probation else ""
 
 
 def unproven_and_busy(_context: RoutingContext, state: TargetState, _now: float) -> str:

@@ -11,7 +11,8 @@ _LONGEST_PAUSE_S = 30.0
 class Health:
     """One target's consecutive failures, and until when it is out. Nothing latches: every pause ends.
 
-    After a pause the target is tried again; one more failure doubles the pause, one success forgets it all.
+    After a pause the target is on probation: one request at a time finds out. One more failure doubles the pause,
+    one success forgets it all.
     """
 
     __slots__ = ("_failures", "_out_until", "_pause")
@@ -24,6 +25,11 @@ class Health:
     def is_out(self, now: float) -> bool:
         """Whether the target rests at ``now`` (seconds, monotonic)."""
         return now < self._out_until
+
+    @property
+    def is_on_probation(self) -> bool:
+        """Whether the target has been out and has not answered since."""
+        return self._failures >= _FAILURES
 
     def succeeded(self) -> None:
         """Note an answer."""

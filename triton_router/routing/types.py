@@ -64,11 +64,13 @@ class RoutingContext(NamedTuple):
         work: Elements of its largest input tensor. For fixed shapes it is proportional to ``batch_size``;
             with dynamic ones it carries the sequence length or image size too.
         pinned: Name of the target that must serve it (a sequence stays where it began), or "".
+        may_explore: Whether it may go to a target other than the favourite, to keep that one's profile true.
     """
 
     batch_size: int = 1
     work: float = 1.0
     pinned: str = ""
+    may_explore: bool = True
 
 
 class Rejection(NamedTuple):

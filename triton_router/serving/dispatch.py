@@ -8,7 +8,8 @@ response; and an exception never leaves ``execute()`` once a request is under wa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast
+import traceback
+from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.errors import RequestCancelledError, TritonRouterError
 from triton_router.routing.types import Outcome, RoutingDecision, Verdict
@@ -70,14 +71,17 @@ class Dispatcher:
         self._under_way: list[None] = []
 
     def execute(self, requests: Iterable[Request]) -> list[Response] | None:
-        """Take the requests of one execution.
+        """Take the requests of one execution. Never raises.
 
         Returns:
             None where the answers go through the requests' senders; the one answer of a request served inline.
         """
         batch = list(requests)
-        if self._gate.opens(requests=len(batch), in_flight=len(self._under_way)) and not batch[0].correlation_id():
-            return [self._serve_inline(batch[0])]
+        if self._gate.opens(requests=len(batch), in_flight=len(self._under_way)):
+            response = self._serve_inline(batch[0])
+            if response is not None:
+                return [response]
+            return None
         for request in batch:
             self._take(request)
         return None
@@ -86,52 +90,74 @@ class Dispatcher:
         """Answer what is under way, then end the workers."""
         self._pool.close()
 
-    def _serve_inline(self, request: Request) -> Response:
+    def _serve_inline(self, request: Request) -> Response | None:
+        """Answer a lone request by return, or take it like any other (None) if it is long or of a sequence."""
         try:
-            call = self._decided(request, "")
+            if request.correlation_id():
+                self._take(request)
+                return None
+            call = self._decided(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             return self._relay.broken(error)
+        if not self._gate.is_short(call.decision.expected_latency_ms):
+            self._take(request, call)
+            return None
         verdict, response = self._answer(call, None)
         self._finish(call, verdict, self._clock())
-        return cast("Response", response)  # only streams end without one, and they are never served inline
+        return response
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: Request, call: Call | None = None) -> None:
+        """Have a worker answer a request, which may be decided already."""
         sender = request.get_response_sender()
         try:
-            correlation_id = request.correlation_id()
+            correlation_id = 0 if call else request.correlation_id()
             if correlation_id:
                 self._take_in_sequence(request, sender, correlation_id)
-                return
-            call = self._decided(request, "")
+            else:
+                decided = call or self._decided(request)
+                self._hand_over(decided, lambda: self._serve(decided, sender))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             self._relay.send_last(sender, self._relay.broken(error))
-            return
-        self._under_way.append(None)
-        self._pool.submit(lambda: self._serve(call, sender))
 
     def _take_in_sequence(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> None:
         flags = request.flags()
         lane = self._lanes.lane(correlation_id, start=bool(flags & SEQUENCE_START))
-        call = self._decided(request, lane.target)
-        lane.target = call.decision.target.name
         if flags & SEQUENCE_END:
             self._lanes.end(correlation_id)
-        self._under_way.append(None)
+        call = self._decided(request, pinned=lane.target, may_explore=False)
+        lane.target = call.decision.target.name
         if self._lanes.enqueue(lane, (call, sender)):
-            self._pool.submit(lambda: self._lanes.drain(lane, lambda taken: self._serve(*taken)))
+            self._hand_over(call, lambda: self._lanes.drain(lane, lambda taken: self._serve(*taken)))
+        else:
+            self._under_way.append(None)
 
-    def _decided(self, request: Request, pinned: str) -> Call:
+    def _hand_over(self, call: Call, job: Callable[[], None]) -> None:
+        self._under_way.append(None)
+        try:
+            self._pool.submit(job)
+        except BaseException:
+            self._under_way.pop()
+            self._finish(call, Verdict.CANCELLED, self._clock())
+            raise
+
+    def _decided(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Call:
         now = self._clock()
-        return Call(request, self._engine.decide(self._forwarder.context(request, pinned), now), now)
+        context = self._forwarder.context(request, pinned=pinned, may_explore=may_explore)
+        return Call(request, self._engine.decide(context, now), now)
 
     def _serve(self, call: Call, sender: ResponseSender) -> None:
         verdict, last = self._answer(call, sender)
         answered_at = self._clock()
         # Before the answer goes out: its receiver's next request must not find this one still under way.
         self._under_way.pop()
-        self._relay.send_last(sender, last)
-        # After it: the client does not wait for the learning.
-        self._finish(call, verdict, answered_at)
+        try:
+            self._relay.send_last(sender, last)
+        except Exception as error:  # noqa: BLE001 - /dev/shm may be full; a short error may still fit
+            traceback.print_exc()
+            self._relay.send_last(sender, self._relay.broken(error))
+        finally:
+            # After the answer: the client does not wait for the learning.
+            self._finish(call, verdict, answered_at)
 
     def _finish(self, call: Call, verdict: Verdict, answered_at: float) -> None:
         outcome = Outcome(verdict, (answered_at - call.decided_at) * 1e3)
@@ -139,17 +165,15 @@ class Dispatcher:
 
     def _answer(self, call: Call, sender: ResponseSender | None) -> tuple[Verdict, Response | None]:
         """Call the target and return the verdict and the last response, whatever happens on the way."""
-        before = self._clock()
         try:
-            self._refuse_if_cancelled(call, before)
-            answer = self._relay.answer(call.decision.target, call.request, sender)
+            self._refuse_if_cancelled(call, self._clock())
+            return self._relay.answer(call.decision.target, call.request, sender)
+        except RequestCancelledError as error:
+            return Verdict.CANCELLED, self._relay.refused(error)
         except TritonRouterError as error:
-            cancelled = isinstance(error, RequestCancelledError)
-            return (Verdict.CANCELLED if cancelled else Verdict.CLIENT_ERROR), self._relay.refused(error)
+            return Verdict.CLIENT_ERROR, self._relay.refused(error)
         except Exception as error:  # noqa: BLE001 - a worker that dies leaves its client waiting for ever
             return Verdict.TARGET_ERROR, self._relay.broken(error)
-        self._gate.called(self._clock() - before)
-        return answer
 
     @staticmethod
     def _refuse_if_cancelled(call: Call, now: float) -> None:

@@ -31,8 +31,8 @@ class Forwarder:
         self._stub = stub
         self._batched = batched
 
-    def context(self, request: Request, pinned: str = "") -> RoutingContext:
-        """Return what the engine needs to know: rows, and elements of the largest input."""
+    def context(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> RoutingContext:
+        """Return what the engine needs to know: rows, elements of the largest input, and what dispatch adds."""
         batch, work = 1, 1
         for tensor in request.inputs():
             shape = tensor.shape()
@@ -42,14 +42,25 @@ class Forwarder:
             work = max(work, elements)
             if self._batched and shape:
                 batch = max(batch, shape[0])
-        return RoutingContext(batch, work, pinned)
+        return RoutingContext(batch, work, pinned, may_explore)
 
     def request_for(self, target: Target, request: Request) -> BlsRequest:
         """Return a new request for ``target``: a BLS request object serves one call from one thread only.
 
         Raises:
-            RequestError: A parameter cannot be forwarded.
+            RequestError: A part of it cannot be read or forwarded. That is never the target's fault.
         """
+        try:
+            return self._rewritten(target, request)
+        except RequestError:
+            raise
+        except Exception as error:
+            raise RequestError(
+                f"the request cannot be forwarded to a target: {error}",
+                hint="ids, parameters and correlation ids must be valid UTF-8",
+            ) from error
+
+    def _rewritten(self, target: Target, request: Request) -> BlsRequest:
         text = request.parameters()
         return self._stub.InferenceRequest(
             model_name=target.model,

@@ -11,23 +11,20 @@ from __future__ import annotations
 _LONELY_RUN = 8
 _LOOK_EVERY = 32
 """Unseen concurrency is served one by one for 32 requests at most: with calls under 1 ms, for 32 ms."""
-_SHORT_CALL_S = 0.001
-_SMOOTHING = 0.1
-_OUTLIER = 3.0
+_SHORT_MS = 1.0
 
 
 class InlineGate:
-    """Watches the executions of one routed model. Used by its ``execute()`` thread only, but for `called`."""
+    """Watches the executions of one routed model. Used by its ``execute()`` thread only."""
 
-    __slots__ = ("_enabled", "_mean_call_s", "_run")
+    __slots__ = ("_enabled", "_run")
 
     def __init__(self, *, enabled: bool) -> None:
         self._enabled = enabled
         self._run = 0
-        self._mean_call_s = 0.0
 
     def opens(self, *, requests: int, in_flight: int) -> bool:
-        """Whether this execution's request may be served inline.
+        """Whether this execution's request may be served inline if it is short.
 
         Args:
             requests: Requests in this execution.
@@ -37,18 +34,9 @@ class InlineGate:
             self._run = 0
             return False
         self._run += 1
-        return (
-            self._enabled
-            and self._run > _LONELY_RUN
-            and self._run % _LOOK_EVERY != 0
-            and 0.0 < self._mean_call_s < _SHORT_CALL_S
-        )
+        return self._enabled and self._run > _LONELY_RUN and self._run % _LOOK_EVERY != 0
 
-    def called(self, seconds: float) -> None:
-        """Note how long a call to a target took."""
-        if self._mean_call_s == 0.0:
-            self._mean_call_s = seconds
-        else:
-            # One call that a busy machine held up must not close the gate for the next twenty.
-            bounded = min(seconds, _OUTLIER * self._mean_call_s)
-            self._mean_call_s += _SMOOTHING * (bounded - self._mean_call_s)
+    @staticmethod
+    def is_short(expected_latency_ms: float) -> bool:
+        """Whether a request of this predicted latency may hold ``execute()`` up; an unknown one (0) may not."""
+        return 0.0 < expected_latency_ms < _SHORT_MS

@@ -87,7 +87,7 @@ def _dispatcher(
     return Dispatcher(
         engine,
         forwarder,
-        Relay(stub, forwarder, streaming=config.streaming),
+        Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic),
         WorkerPool(config.dispatch.max_concurrency, name="dispatch"),
         InlineGate(enabled=config.dispatch.inline and not config.streaming),
         clock=time.monotonic,

@@ -30,12 +30,24 @@ class WorkerPool:
         self._threads: list[Thread] = []
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle."""
-        self._jobs.put(job)
+        """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle.
+
+        Raises:
+            RuntimeError: No thread can be started, and there is none yet: the job is not taken.
+        """
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-            thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
+            self._grow()
+        self._jobs.put(job)
+
+    def _grow(self) -> None:
+        thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        try:
             thread.start()
+        except RuntimeError:  # the process may have no more threads; those there are will do
+            if not self._threads:
+                raise
+            return
+        self._threads.append(thread)
 
     def close(self) -> None:
         """Let the jobs submitted so far finish, then end the workers."""

@@ -2,11 +2,14 @@
 
 Each operation on a Triton metric is a blocking round trip of the stub process (75-270 us), and one metric object
 used from two threads crashes the server. So the request path counts in Python, and one thread, which alone owns
-the metric objects, publishes the differences on a timer.
+the metric objects, publishes the differences on a timer. Nor may a metric object ever be collected: a reload makes
+the new stub process share the series of the old one, and the server frees it under the new one's feet.
 """
 
 from __future__ import annotations
 
+import math
+import traceback
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from triton_router.routing.engine import TargetSnapshot
 
 INTERVAL_S = 1.0
+
+_KEPT: list[object] = []
+"""Every metric object ever made in this process; see above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,19 @@ class MetricsFlusher:
 
     def _run(self) -> None:
         published = _Published(self._stub, self._model)
-        while not self._closing.wait(INTERVAL_S):
-            published.update(self._snapshot())
-        published.update(self._snapshot())
+        _KEPT.append(published)
+        while True:
+            last = self._closing.wait(INTERVAL_S)
+            try:
+                published.update(self._snapshot())
+            except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
+                traceback.print_exc()
+            if last:
+                return
 
 
 class _Published:
-    """What Triton's metrics show. Made, used and dropped by one thread."""
+    """What Triton's metrics show. Made and used by one thread, and never dropped."""
 
     def __init__(self, stub: Any, model: str) -> None:
         self._stub = stub
@@ -127,10 +139,14 @@ class _Published:
 
     def _update_one(self, target: TargetSnapshot, index: int, family: Family) -> None:
         key = (target.target.name, index)
-        metric, shown = self._series.get(key) or (self._metric(target, family), 0.0)
         value = float(family.value(target))
+        is_counter = family.kind == "COUNTER"
+        if key not in self._series:
+            # After a reload the series goes on: a counter from where it was, a gauge from whatever it last showed.
+            self._series[key] = (self._metric(target, family), 0.0 if is_counter else math.nan)
+        metric, shown = self._series[key]
         if value != shown:
-            if family.kind == "COUNTER":
+            if is_counter:
                 metric.increment(value - shown)
             else:
                 metric.set(value)

@@ -151,6 +151,32 @@ def test_pauses_grow_and_are_bounded() -> None:
     assert max(gaps) <= 31
 
 
+def test_after_a_pause_one_request_at_a_time_finds_out() -> None:
+    """A target on probation gets a single request; the rest stay away until it has answered."""
+    engine = make(1.0, 5.0)
+    for _ in range(3):
+        engine.finish(engine.decide(RoutingContext(1, 10), 0.0), FAILURE, 0.0)
+    probe = engine.decide(RoutingContext(1, 10), 1.5)
+    assert probe.target.name == "t0"
+    others = [engine.decide(RoutingContext(1, 10), 1.5) for _ in range(5)]
+    assert {decision.target.name for decision in others} == {"t1"}
+    assert others[0].rejections[0].reason == "on probation, and being tried"
+    engine.finish(probe, SUCCESS, 1.6)
+    assert engine.decide(RoutingContext(1, 10), 1.6).target.name == "t0"
+
+
+def test_an_unproven_target_that_refuses_everything_is_left_alone() -> None:
+    """A target that never answered and calls every request wrong does not keep attracting traffic."""
+    engine = make(1.0, None)
+    chosen = Counter[str]()
+    for now in range(400):
+        decision = engine.decide(RoutingContext(1, 10), now / 10)
+        chosen[decision.target.name] += 1
+        verdict = Verdict.CLIENT_ERROR if decision.target.name == "t1" else Verdict.SUCCESS
+        engine.finish(decision, Outcome(verdict, 1.0), now / 10)
+    assert chosen["t1"] < 20
+
+
 def test_client_errors_and_cancellations_are_not_held_against_a_target() -> None:
     """However many wrong requests and leaving clients, the target stays in and its profile unchanged."""
     engine = make(1.0, 5.0)
@@ -180,17 +206,25 @@ def test_a_sequence_stays_where_it_is_pinned() -> None:
     assert in_flight(engine) == [0, 1]
 
 
-def test_exploring_takes_its_share_and_no_more() -> None:
-    """At 5%, about one request in twenty tries another target; policies that do not learn never do."""
-    engine = make(1.0, 5.0, explore=0.05)
+@pytest.mark.parametrize(("slow", "least", "most"), [(1.25, 100, 230), (10.0, 5, 45)])
+def test_exploring_takes_its_share_and_no_more(slow: float, least: int, most: int) -> None:
+    """At 5%, a target a little slower is tried about as often; one ten times as slow a tenth as often."""
+    engine = make(1.0, slow, explore=0.05)
     reasons = Counter[str]()
     for now in range(4000):
         decision = engine.decide(RoutingContext(1, 10), now)
         reasons[decision.reason] += 1
-        engine.finish(decision, Outcome(Verdict.SUCCESS, 1.0 if decision.target.name == "t0" else 5.0), now)
-    assert 130 < reasons["explore"] < 270
+        engine.finish(decision, Outcome(Verdict.SUCCESS, 1.0 if decision.target.name == "t0" else slow), now)
+    assert least < reasons["explore"] < most
+
+
+def test_only_learning_policies_and_free_requests_explore() -> None:
+    """Policies that do not learn never explore, nor does a request that may not, such as a sequence's first."""
     fixed = make(1.0, 5.0, policy="least-request", explore=0.1)
     assert all(fixed.decide(RoutingContext(1, 10), 0.0).reason == "policy" for _ in range(200))
+    engine = make(1.0, 1.2, explore=0.1)
+    bound = RoutingContext(1, 10, may_explore=False)
+    assert all(engine.decide(bound, 0.0).reason == "policy" for _ in range(200))
 
 
 def test_a_single_target_needs_no_policy() -> None:

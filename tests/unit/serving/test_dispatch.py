@@ -34,7 +34,7 @@ class Rig:
     ) -> None:
         stub: Any = FakeStub(serve)
         self.engine = RoutingEngine(
-            [(Target(f"t{i}", f"m{i}"), TargetProfile([(16, 1.0)])) for i in range(targets)],
+            [(Target(f"t{i}", f"m{i}"), TargetProfile([(16, 0.5)])) for i in range(targets)],
             POLICIES["least-request"],
             explore=0.0,
             rng=random.Random(8).random,
@@ -43,7 +43,7 @@ class Rig:
         self.dispatcher = Dispatcher(
             self.engine,
             forwarder,
-            Relay(stub, forwarder, streaming=streaming),
+            Relay(stub, forwarder, streaming=streaming, clock=time.monotonic),
             WorkerPool(8, name="test"),
             InlineGate(enabled=inline),
             clock=time.monotonic,
@@ -51,7 +51,9 @@ class Rig:
 
     def answered(self, *requests: FakeRequest) -> list[list[tuple[Any, int]]]:
         """Execute the requests and return their answers once all have had their last."""
-        assert self.dispatcher.execute(requests) is None
+        returned = self.dispatcher.execute(requests)
+        if returned is not None:
+            return [[(response, 1)] for response in returned]
         for request in requests:
             assert request.done.wait(5), "a request was never answered"
         return [request.answers for request in requests]
@@ -91,11 +93,11 @@ def test_an_error_of_the_target_is_relayed_with_its_message() -> None:
 
 def test_a_wrong_request_is_not_the_targets_fault() -> None:
     """An error whose words are those of a wrong request gets INVALID_ARG back and spares the target's health."""
-    message = "Failed to process the request(s) for model 'm', message: unexpected shape for input 'X' for model 'm'"
+    message = "[request id: 1] unexpected shape for input 'X' for model 'm'. Expected [-1], got [2,2]"
     rig = Rig(lambda _: InferenceResponse([], TritonError(message)))
     ((response, _),) = rig.answered(FakeRequest())[0]
     assert response.error().code() == TritonError.INVALID_ARG
-    assert response.error().message() == "unexpected shape for input 'X' for model 'm'"
+    assert response.error().message() == message
     assert rig.counts() == none_but(refused=1)
 
 
@@ -136,6 +138,106 @@ def test_parameters_that_cannot_travel_are_refused_by_name() -> None:
     assert response.error().code() == TritonError.INVALID_ARG
     assert "temperature" in response.error().message()
     assert rig.counts() == none_but(refused=1)
+
+
+def test_what_cannot_be_read_is_not_the_targets_fault() -> None:
+    """An id that is not UTF-8 is refused as the client's; no number of them sends a healthy target out."""
+
+    class Garbled(FakeRequest):
+        def request_id(self) -> str:
+            return b"\xff".decode()
+
+    rig = Rig(lambda _: GOOD)
+    for _ in range(10):
+        ((response, _),) = rig.answered(Garbled())[0]
+        assert response.error().code() == TritonError.INVALID_ARG
+        assert "UTF-8" in response.error().message()
+    assert rig.counts() == none_but(refused=10)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_garbled_correlation_id_is_answered(inline: bool) -> None:
+    """Nothing that a request says makes execute() raise."""
+
+    class Garbled(FakeRequest):
+        def correlation_id(self) -> int | str:
+            return b"\xff".decode()
+
+    rig = Rig(lambda _: GOOD, inline=inline)
+    for _ in range(20):
+        request = FakeRequest()
+        if rig.dispatcher.execute([request]) is None:
+            assert request.done.wait(5)
+    garbled = Garbled()
+    answer = rig.dispatcher.execute([garbled])
+    response = answer[0] if answer else garbled.answers[0][0]
+    assert "utf-8" in response.error().message()
+
+
+def test_an_answer_that_does_not_fit_becomes_an_error_that_does() -> None:
+    """If the response cannot be sent, for want of shared memory say, the client still hears of it."""
+
+    class Full(FakeRequest):
+        def send(self, response: Any = None, flags: int = 0) -> None:
+            if response is not None and not response.has_error():
+                raise RuntimeError("Failed to increase the shared memory pool size")
+            super().send(response, flags)
+
+    rig = Rig(lambda _: GOOD)
+    ((response, _),) = rig.answered(Full())[0]
+    assert "shared memory" in response.error().message()
+    assert rig.counts() == none_but(succeeded=1)
+
+
+def test_no_slot_is_lost_when_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without threads every request is answered with an error and its slot released."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig = Rig(lambda _: GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        ((response, _),) = rig.answered(FakeRequest())[0]
+    assert "can't start new thread" in response.error().message()
+    assert rig.counts() == none_but(cancelled=1)
+
+
+def test_a_slow_request_among_fast_ones_does_not_hold_execute_up() -> None:
+    """However fast the small requests were, one predicted to be long goes to a worker."""
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        work = arguments["inputs"][0].shape()[1]
+        time.sleep(0.05 if work > 1000 else 0)
+        return GOOD
+
+    rig = Rig(serve, inline=True)
+    big = (FakeTensor("X", (1, 4096)),)
+    for tensors in [(FakeTensor(),)] * 5 + [big] * 5 + [(FakeTensor(),)] * 30:
+        request = FakeRequest(tensors=tensors)
+        if rig.dispatcher.execute([request]) is None:
+            assert request.done.wait(5)
+    request = FakeRequest(tensors=big)
+    assert rig.dispatcher.execute([request]) is None
+    assert request.done.wait(5)
+    assert rig.counts()["in_flight"] == 0
+
+
+def test_a_cancelled_stream_is_not_sent_on() -> None:
+    """Once the client of a stream has left, the target's further responses are dropped and its time not learned."""
+    request = FakeRequest()
+
+    def serve(_: dict[str, Any]) -> Iterator[InferenceResponse]:
+        yield GOOD
+        request.cancelled = True
+        time.sleep(0.06)
+        for _ in range(5):
+            yield GOOD
+
+    rig = Rig(serve, streaming=True)
+    answers = rig.answered(request)[0]
+    assert [flags for _, flags in answers] == [0, 1]
+    assert rig.counts() == none_but(cancelled=1)
 
 
 def test_a_client_that_left_while_waiting_is_not_served() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.sequences import SequenceLanes
-from triton_router.serving.target_errors import code_of, without_bls_prefix
+from triton_router.serving.target_errors import code_of
 from triton_router.serving.worker_pool import WorkerPool
 
 
@@ -18,9 +18,7 @@ def lonely(gate: InlineGate, executions: int) -> list[bool]:
 
 def test_the_gate_opens_after_a_lonely_run_and_keeps_looking() -> None:
     """Closed at first; then open, but for one execution in 32."""
-    gate = InlineGate(enabled=True)
-    gate.called(0.0002)
-    opened = lonely(gate, 96)
+    opened = lonely(InlineGate(enabled=True), 96)
     assert not any(opened[:8])
     assert sum(opened[8:]) == 88 - 3
 
@@ -29,30 +27,20 @@ def test_any_sign_of_concurrency_closes_the_gate() -> None:
     """Several requests in one execution, or one still in flight, start the run over."""
     for sign in ({"requests": 2, "in_flight": 0}, {"requests": 1, "in_flight": 1}):
         gate = InlineGate(enabled=True)
-        gate.called(0.0002)
         lonely(gate, 20)
         assert not gate.opens(**sign)
         assert not any(lonely(gate, 8))
 
 
-def test_slow_models_are_never_served_inline() -> None:
-    """A mean call of a millisecond or more keeps the gate closed; one slow call among fast ones does not."""
-    gate = InlineGate(enabled=True)
-    for _ in range(50):
-        gate.called(0.004)
-    assert not any(lonely(gate, 40))
-    gate = InlineGate(enabled=True)
-    for _ in range(50):
-        gate.called(0.0002)
-    gate.called(1.0)
-    assert any(lonely(gate, 40))
+@pytest.mark.parametrize(("expected_ms", "short"), [(0.0, False), (0.3, True), (1.0, False), (1000.0, False)])
+def test_only_requests_predicted_to_be_short_may_be_inline(expected_ms: float, short: bool) -> None:
+    """A request of unknown or long latency never holds execute() up, however fast the others were."""
+    assert InlineGate.is_short(expected_ms) is short
 
 
 def test_a_gate_switched_off_stays_closed() -> None:
     """``dispatch.inline: false`` means never."""
-    gate = InlineGate(enabled=False)
-    gate.called(0.0001)
-    assert not any(lonely(gate, 40))
+    assert not any(lonely(InlineGate(enabled=False), 40))
 
 
 def test_the_pool_grows_only_when_nobody_is_idle() -> None:
@@ -89,6 +77,27 @@ def test_a_job_that_raises_costs_no_worker(capsys: pytest.CaptureFixture[str]) -
     assert "job failed" in capsys.readouterr().err
 
 
+def test_a_pool_that_can_start_no_thread_refuses_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a single thread the job is refused, not queued for nobody; with some, they do it."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool = WorkerPool(4, name="test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            pool.submit(lambda: None)
+    release, done = threading.Event(), threading.Event()
+    pool.submit(lambda: release.wait(5) and None)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        pool.submit(done.set)
+    release.set()
+    assert done.wait(5)
+    pool.close()
+
+
 def test_lanes_are_bounded_and_restart_with_the_sequence() -> None:
     """The longest unused pin is forgotten beyond the limit; a start flag begins a fresh lane."""
     lanes: SequenceLanes[int] = SequenceLanes(limit=2)
@@ -113,16 +122,18 @@ def test_lanes_are_bounded_and_restart_with_the_sequence() -> None:
         ("Model 'm' is not ready.", "UNAVAILABLE"),
         ("Exceeds maximum queue size", "UNAVAILABLE"),
         ("Request for unknown model: 'm' is not found", "NOT_FOUND"),
+        ("Failed for execute the inference request. Model 'm' is not ready.", "UNAVAILABLE"),
+        ("[request id: a] Exceeds maximum queue size", "UNAVAILABLE"),
+        ("[request id: 7] expected 2 inputs but got 1 inputs for model 'm'", "INVALID_ARG"),
+        ("[request id: 7] inference input 'X' data-type is 'INT32', but model 'm' expects 'FP32'", "INVALID_ARG"),
         ("CUDA out of memory", "INTERNAL"),
+        ("CUDA out of memory while processing inference request 17", "INTERNAL"),
+        ("tokenizer is not ready", "INTERNAL"),
+        ("worker died, request was cancelled by peer", "INTERNAL"),
+        ("said: unexpected shape for input 'X'", "INTERNAL"),
         ("", "INTERNAL"),
     ],
 )
 def test_error_words_give_back_their_codes(message: str, code: str) -> None:
     """Triton's own sentences are recognised; anything else is INTERNAL."""
     assert code_of(message) == code
-
-
-def test_the_prefix_of_bls_is_taken_off() -> None:
-    """What a direct caller would have read is what the client gets."""
-    assert without_bls_prefix("Failed to process the request(s) for model 'm', message: x: y") == "x: y"
-    assert without_bls_prefix("x: y") == "x: y"
