@@ -43,6 +43,9 @@ def build(payload: dict[str, Any]) -> dict[str, Any]:
             )
         else:
             report_progress("quantising the weights")
+            # Measured with MiniLM on 50 sentences, smallest and mean cosine of the embeddings: 0.990 and 0.994. One
+            # scale per matrix gives 0.939 and 0.966, reduce_range 0.983 and 0.992, unsigned weights the same as here
+            # but 1.3 to 1.6 times the latency.
             quantize_dynamic(prepared, job.path(FILE), weight_type=QuantType.QInt8, per_channel=True)
     return BuildResult(files=(FILE,), tools={"onnxruntime": ort.__version__}).to_json()
 
