@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -43,20 +45,54 @@ class Document:
 
     def error(self, path: KeyPath, problem: str, *, hint: str) -> ConfigError:
         """Return an error that names the file, the line and the key."""
-        where = ".".join(str(part) for part in path)
+        where = printable(".".join(str(part) for part in path))
         return ConfigError(f"{self.source}:{self.line_of(path)}: {f'{where}: ' if where else ''}{problem}", hint=hint)
 
     def validation_error(self, error: ValidationError, *, hint: str) -> ConfigError:
         """Turn pydantic's first complaint into one sentence with a line; further ones are counted."""
         details = error.errors(include_url=False, include_context=False)
         first = details[0]
-        path = first["loc"]
         problem = {
             "extra_forbidden": "unknown key",
             "missing": "is required and missing",
-        }.get(first["type"], first["msg"])
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        return self.error(path, problem + more, hint=hint)
+        }.get(first["type"], first["msg"].removeprefix("Value error, "))
+        misread, advice = _misread(first)
+        further = sum(not _follows(other, details) for other in details[1:])
+        more = f" (and {further} more)" if further else ""
+        return self.error(first["loc"], problem + misread + more, hint=advice or hint)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with everything that would act on a terminal, or not be seen, written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _misread(detail: ErrorDetails) -> tuple[str, str]:
+    """Return what YAML made of the value, where that is probably not what its writer meant, and what to write."""
+    value: object = detail["input"]
+    if detail["type"] == "string_type" and not isinstance(value, dict | list):
+        return f"; YAML reads this as {_in_yaml(value)}", 'put the text in quotes, such as "on"'
+    if detail["type"] in {"float_type", "int_type", "bool_type"} and isinstance(value, str):
+        return "; YAML reads this as text", "write it without quotes; an exponent needs a point and a sign: 1.0e-2"
+    return "", ""
+
+
+def _in_yaml(value: object) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a date" if isinstance(value, dt.date) else f"a {type(value).__name__}"
+
+
+def _follows(detail: ErrorDetails, details: list[ErrorDetails]) -> bool:
+    """Return whether a complaint only follows from another: a refused item makes its list too short as well."""
+    path = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        len(other["loc"]) > len(path) and other["loc"][: len(path)] == path for other in details
+    )
 
 
 def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
@@ -64,7 +100,7 @@ def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
 
     Raises:
         NotFoundError: There is no such file.
-        ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, or uses aliases, tags or
+        ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, or uses aliases, merges, tags or
             duplicate keys.
     """
     try:
@@ -138,6 +174,8 @@ def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "keys must be plain text", key.start_mark)
+            if key.tag == "tag:yaml.org,2002:merge":  # its keys could stand twice unseen
+                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not accepted", key.start_mark)
             key_path = (*path, str(key.value))
             if key_path in lines:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)

@@ -12,7 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from triton_router.config.loading import load_yaml
 from triton_router.routing.types import Backend, backend_named
@@ -24,9 +32,28 @@ if TYPE_CHECKING:
 
 ROUTER_FILE = "router.yaml"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
-"""Names of targets and models: they become file names and metric labels, so they cannot leave a directory."""
+"""Names of models that this project makes itself."""
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+_MAX_NAME_BYTES = 255
+"""A model's name is that of a directory."""
+
+_INT64_MAX = (1 << 63) - 1
+_DAY_MS = 86_400_000
+
+
+def _safe_name(value: str) -> str:
+    """Take whatever Triton may have as a model, but nothing that leaves the repository or acts on a terminal."""
+    if not value or value.startswith(".") or any(slash in value for slash in "/\\"):
+        raise ValueError("must be the name of a directory: not empty, no slash, no '.' at its beginning")
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("has characters that cannot be seen, or a blank at its beginning or end")
+    if len(value.encode()) > _MAX_NAME_BYTES:
+        raise ValueError(f"is longer than {_MAX_NAME_BYTES} bytes")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+"""Name of a target or of the model behind it, which may be anyone's: a path, a metric label, a word on a terminal."""
 
 
 def _backend(value: object) -> object:
@@ -42,11 +69,11 @@ class MeasuredLatency(_Settings):
 
     Attributes:
         work: Elements of the largest input tensor, batch dimension included.
-        latency_ms: Median time of one call, in milliseconds.
+        latency_ms: Median time of one call, in milliseconds; a day at most.
     """
 
-    work: Annotated[int, Field(ge=1)]
-    latency_ms: Annotated[float, Field(gt=0, strict=False)]
+    work: Annotated[int, Field(ge=1, le=_INT64_MAX)]
+    latency_ms: Annotated[float, Field(gt=0, le=_DAY_MS)]
 
 
 class TargetConfig(_Settings):
@@ -64,7 +91,7 @@ class TargetConfig(_Settings):
 
     name: Name
     model: Name
-    version: Annotated[int, Field(ge=1)] | None = None
+    version: Annotated[int, Field(ge=1, le=_INT64_MAX)] | None = None
     backend: Annotated[Backend, BeforeValidator(_backend)] = Backend.CPU
     variant: Annotated[str, Field(max_length=128)] = ""
     batch_independent: bool = False
@@ -96,7 +123,7 @@ class RouterConfig(_Settings):
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
     policy: Literal["latency", "least-request", "random"] = "latency"
-    explore: Annotated[float, Field(ge=0, le=0.1, strict=False)] = 0.01
+    explore: Annotated[float, Field(ge=0, le=0.1)] = 0.01
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triton_router.config.loading import MAX_DOCUMENT_BYTES, load_yaml, parse_yaml
+from triton_router.config.loading import MAX_DOCUMENT_BYTES, Document, load_yaml, parse_yaml
 from triton_router.config.router_config import load_router_config, validate_router_config
 from triton_router.errors import ConfigError, NotFoundError
 from triton_router.routing.types import Backend
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TARGET = "targets:\n  - {name: a, model: m}\n"
+MEASURED = "targets:\n  - {name: a, model: m, measured_latency: ["
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ TARGET = "targets:\n  - {name: a, model: m}\n"
         ("? [a]\n: 1\n", "f:1: keys must be plain text"),
         ("a: 1\n---\nb: 2\n", "f:2: "),
         ("a: \x01\n", "f: "),
+        ("a: 1\n<<: {a: 2}\n", r"f:2: merge keys \(<<\) are not accepted"),
+        ("a: 1\n<<: [{a: 2}, {b: 3}]\n", r"f:2: merge keys"),
     ],
 )
 def test_hostile_documents_are_refused_with_a_line(text: str, problem: str) -> None:
@@ -80,6 +83,16 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         (TARGET + "dispatch:\n  max_concurrency: 0\n", "f:4: dispatch.max_concurrency"),
         ("targets:\n  - {name: a, model: m, version: '2'}\n", "targets.0.version"),
         ("targets:\n  - {name: a, model: m, measured_latency: [{work: 1, latency_ms: -1}]}\n", "latency_ms"),
+        (MEASURED + "{work: 1, latency_ms: 1.0e+200}]}\n", "latency_ms: Input should be less than or equal to"),
+        (MEASURED + "{work: 1, latency_ms: %s}]}\n" % ("9" * 400), "latency_ms"),
+        (MEASURED + "{work: %s, latency_ms: 1}]}\n" % ("9" * 400), "work: Input should be less than or equal to"),
+        (MEASURED + "{work: 0x%s, latency_ms: 1}]}\n" % ("f" * 5000), "work: "),
+        (TARGET + '"\\e[2J": 1\n', r"f:3: \\x1b\[2J: unknown key"),
+        (MEASURED + "{work: 1, latency_ms: true}]}\n", "latency_ms: Input should be a valid number"),
+        (MEASURED + "{work: 1, latency_ms: '3.5'}]}\n", "latency_ms: Input should be a valid number"),
+        (TARGET + "explore: '0.05'\n", "f:3: explore: Input should be a valid number"),
+        (TARGET + "explore: false\n", "f:3: explore: Input should be a valid number"),
+        ("targets:\n  - {name: a, model: m, version: 99999999999999999999999}\n", "version: Input should be less than"),
     ],
 )
 def test_a_wrong_router_yaml_is_refused_with_line_and_key(text: str, problem: str) -> None:
@@ -118,3 +131,85 @@ def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
         return
     with pytest.raises(ConfigError, match="Permission denied"):
         load_router_config(path)
+
+
+def test_a_quoted_merge_sign_is_an_ordinary_key() -> None:
+    """Only YAML's merge is refused, not the two characters."""
+    assert parse_yaml("'<<': 1\n", source="f").data == {"<<": 1}
+
+
+@pytest.mark.parametrize("name", ["_preprocess", "model+v2", "model@prod", "my model", "a:b", "-x", "ünï", "x" * 255])
+def test_names_that_triton_allows_are_taken(name: str) -> None:
+    """A model is a directory: whatever is printable and stays inside the repository may be a target."""
+    config = validate_router_config(Document("f", {"targets": [{"name": name, "model": name}]}))
+    assert config.targets[0].model == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "../m",
+        "a/b",
+        "a\\b",
+        "/m",
+        "a\x00",
+        "a\x1b[2J",
+        "a\n",
+        "\u202ea",
+        "a ",
+        " a",
+        "x" * 256,
+    ],
+)
+@pytest.mark.parametrize("key", ["name", "model"])
+def test_names_that_leave_the_repository_or_cannot_be_printed_are_refused(key: str, name: str) -> None:
+    """They become paths, metric labels and lines on a terminal."""
+    target = {"name": "a", "model": "m", key: name}
+    with pytest.raises(ConfigError, match=rf"targets\.0\.{key}: ") as caught:
+        validate_router_config(Document("f", {"targets": [target]}))
+    assert caught.value.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("on", "the boolean true"),
+        ("No", "the boolean false"),
+        ("0x" + "f" * 5000, "a number"),
+        ("~", "nothing"),
+        ("2024-01-02", "a date"),
+    ],
+)
+def test_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text: str, named: str) -> None:
+    """``name: on`` is a boolean in YAML; whoever wrote it meant a name."""
+    with pytest.raises(ConfigError, match=f"YAML reads this as {named}") as caught:
+        validate_router_config(parse_yaml(f"targets:\n  - name: {text}\n    model: m\n", source="f"))
+    assert "quotes" in caught.value.hint
+
+
+def test_a_number_that_yaml_reads_as_text_is_told_how_to_be_written() -> None:
+    """``1e-2`` without a point is text in YAML 1.1."""
+    with pytest.raises(ConfigError, match="YAML reads this as text") as caught:
+        validate_router_config(parse_yaml(TARGET + "explore: 1e-2\n", source="f"))
+    assert "1.0e-2" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("targets:\n  - {name: a, model: m, versoin: 2}\n", None),
+        ("targets:\n  - {name: a, model: m, versoin: 2}\nexplore: 7\n", 1),
+        ("targets:\n  - {name: a, model: m, versoin: 2, backend: npu}\n  - {name: b}\n", 2),
+        (MEASURED + "{work: 0, latency_ms: 1}]}\n", None),
+    ],
+)
+def test_further_complaints_are_counted_honestly(text: str, more: int | None) -> None:
+    """A list that is too short only because its item was refused is no complaint of its own."""
+    with pytest.raises(ConfigError) as caught:
+        validate_router_config(parse_yaml(text, source="f"))
+    counted = caught.value.message.partition("(and ")[2]
+    assert counted == (f"{more} more)" if more else "")
