@@ -61,6 +61,11 @@ class TritonPythonModel:
         )
         self._dispatcher = _dispatcher(stub, self._engine, config, model_config)
         name = args["model_name"]
+        if config.streaming:
+            stub.Logger.log_warn(
+                f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
+                f"response leaves its request, and one of dispatch.max_concurrency workers, waiting for ever"
+            )
         self._metrics = MetricsFlusher(stub, name, lambda: self._engine.snapshot(time.monotonic()))
         self._status = StatusSocket(lambda: _status(name, config, self._engine))
         self._metrics.start()
