@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triton_router.config.cycles import find_cycle
 from triton_router.config.router_config import ROUTER_FILE, load_router_config
 from triton_router.errors import InvalidInputError, NotFoundError, TritonRouterError
 from triton_router.repository.model_config import CONFIG_FILE, read
@@ -100,6 +101,21 @@ def versions_on_disk(directory: Path) -> tuple[int, ...]:
     """Return the versions that Triton sees in a model's directory: subdirectories with a whole number."""
     numbers = (path.name for path in directory.iterdir() if path.is_dir() and path.name.isascii())
     return tuple(sorted(int(number) for number in numbers if number.isdigit() and not number.startswith("0")))
+
+
+def cycle_from(repository: Path, model: str) -> list[str]:
+    """Return a path from ``model``, through targets and steps, that comes back to itself; empty if there is none.
+
+    A model that is missing or not valid ends its path.
+    """
+
+    def needs(name: str) -> tuple[str, ...]:
+        try:
+            return describe(repository, name).needs
+        except (TritonRouterError, OSError):
+            return ()
+
+    return find_cycle(model, needs)
 
 
 def targets_to_load(repository: Path, name: str) -> list[str]:

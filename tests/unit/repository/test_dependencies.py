@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from triton_router.errors import InvalidInputError, NotFoundError
-from triton_router.repository.dependencies import describe, survey, targets_to_load, targets_to_unload
+from triton_router.repository.dependencies import cycle_from, describe, survey, targets_to_load, targets_to_unload
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,15 @@ def test_routers_that_name_each_other_end(repository: Path) -> None:
     _routed(repository, "x", "y")
     _routed(repository, "y", "x")
     assert targets_to_load(repository, "x") == ["y"]
+
+
+def test_a_cycle_is_found_through_targets_and_steps(repository: Path) -> None:
+    """A router behind an ensemble behind that router; a broken and a missing sibling do not hide it."""
+    (repository / "pre" / "config.pbtxt").write_text("nonsense: {")
+    _routed(repository, "round", "absent", "pre", "circle")
+    _ensemble(repository, "circle", "pre", "round")
+    assert cycle_from(repository, "circle") == ["circle", "round", "circle"]
+    assert cycle_from(repository, "b") == cycle_from(repository, "absent") == []
 
 
 def test_a_missing_target_is_named_with_what_there_is(repository: Path) -> None:

@@ -13,7 +13,7 @@ from triton_router.serving.launcher.endpoints import Endpoint
 from triton_router.serving.launcher.find import Installation
 from triton_router.serving.launcher.models import closure, read_models
 from triton_router.serving.launcher.options import ServeOptions
-from triton_router.serving.launcher.preflight import flags, host
+from triton_router.serving.launcher.preflight import cycles, flags, host
 from triton_router.serving.launcher.preflight import models as checks
 from triton_router.serving.launcher.python_runtime import PythonRuntime
 
@@ -215,6 +215,28 @@ def test_a_target_that_does_not_fit_is_refused(repository: Repository) -> None:
     """Another datatype would fail every request."""
     models = repository.routed().target(f'backend: "onnxruntime" {TENSORS.replace("FP32", "FP16")}').models()
     assert [finding.level for finding in checks.targets_fit(models)] == ["error", "error"]
+
+
+@pytest.mark.parametrize("behind", ["routed", "loopb", "pipe"])
+def test_routed_models_that_call_each_other_are_refused(repository: Repository, behind: str) -> None:
+    """One request would fill every pool and never be answered: itself, another router, through an ensemble."""
+    route = "targets: [{{name: a, model: {}}}, {{name: b, model: target}}, {{name: c, model: absent}}]"
+    for name, target in (("routed", behind), ("loopb", "routed"), ("outer", "routed")):
+        repository.model(name, f'backend: "router" {TENSORS}', {"router.yaml": route.format(target)})
+    repository.target().model("pipe", 'platform: "ensemble" ensemble_scheduling { step { model_name: "routed" } }')
+    (found,) = cycles.no_cycles(repository.models())
+    assert levels([found]) == ["error"]
+    first, *others, last = found.what.partition(": ")[2].split(" -> ")
+    assert first == last
+    assert {first, *others} == {"routed", behind}
+
+
+def test_routed_models_may_stand_behind_each_other(repository: Repository) -> None:
+    """A tree, or two ways to one target, is no cycle."""
+    route = "targets: [{{name: a, model: {}}}, {{name: b, model: target}}]"
+    repository.model("inner", "", {"router.yaml": route.format("target")}).target()
+    models = repository.model("outer", "", {"router.yaml": route.format("inner")})
+    assert cycles.no_cycles(models.models()) == []
 
 
 def test_a_decoupled_target_needs_a_streaming_router(repository: Repository) -> None:

@@ -193,8 +193,6 @@ def _target_exists(model: ServedModel, target: TargetConfig, sibling: ServedMode
                 "correct the version, or leave it out",
             )
         ]
-    if sibling.name == model.name:
-        return [error(f"{where} is the routed model itself", "a request would never end", "name another model")]
     return []
 
 
