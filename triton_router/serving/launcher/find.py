@@ -142,8 +142,8 @@ def _is_program(path: Path) -> bool:
 
 def _what_to_install() -> str:
     if sys.platform == "linux" and os.uname().machine == "x86_64":
-        return "pip install 'triton-router[serve]' brings a server, or run inside an nvcr.io/nvidia/tritonserver image"
+        return "pip install 'triton-router[serve]' brings a server, or run inside NVIDIA's tritonserver image"
     return (
-        "no wheel bundles a server for this platform: run inside an nvcr.io/nvidia/tritonserver image, "
+        "no wheel bundles a server for this platform: run inside NVIDIA's tritonserver image, "
         "or build Triton and pass --tritonserver"
     )

@@ -109,7 +109,7 @@ def glibc(installation: Installation, found: tuple[str, str] | None = None) -> l
         error(
             f"this system's C library is {name or 'not glibc'} {version}".rstrip(),
             f"the bundled tritonserver needs glibc {BUNDLED_GLIBC[0]}.{BUNDLED_GLIBC[1]} or newer",
-            "use Debian 12, Ubuntu 22.04 or newer, or an nvcr.io/nvidia/tritonserver image",
+            "use Debian 12, Ubuntu 22.04 or newer, or NVIDIA's tritonserver image",
         )
     ]
 

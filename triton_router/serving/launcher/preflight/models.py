@@ -113,7 +113,7 @@ def backends_present(models: Sequence[ServedModel], available: Mapping[str, bool
                 error(
                     f"model {model.name!r} needs the backend {name!r}",
                     f"this server has {', '.join(sorted(available))}",
-                    "use an nvcr.io/nvidia/tritonserver image that has it, or remove the model and its target",
+                    "use NVIDIA's tritonserver image that has it, or remove the model and its target",
                 )
             )
             continue
