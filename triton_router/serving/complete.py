@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from triton_router.config.cycles import refuse_cycle
 from triton_router.config.router_config import ROUTER_FILE, load_router_config
-from triton_router.errors import ConfigError, NotFoundError
+from triton_router.errors import ConfigError, NotFoundError, TritonRouterError
+from triton_router.repository.dependencies import cycle_from
 from triton_router.repository.model_config import read
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInput, ModelOutput
+
+    from triton_router.config.router_config import RouterConfig
 
 _WILD = -1
 
@@ -39,7 +43,6 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    decoupled: bool
 
 
 def complete_config(config: Any, model_directory: Path) -> Any:
@@ -50,15 +53,17 @@ def complete_config(config: Any, model_directory: Path) -> Any:
         model_directory: The routed model's directory; its targets lie beside it.
 
     Raises:
-        ConfigError: A file is not valid, or no request could suit all targets.
+        ConfigError: A file is not valid, the routed model leads back to itself, a target answers in a way that
+            it cannot pass on, or no request could suit all targets.
         NotFoundError: A target's configuration is missing.
     """
+    repository = model_directory.parent
     settings = load_router_config(model_directory / ROUTER_FILE)
+    refuse_cycle(cycle_from(repository, model_directory.name))
+    refuse_decoupled(repository, settings)
     declared = config.as_dict()
     if not (declared["input"] and declared["output"]):
-        signature = common_signature(
-            {target.model: _signature_of(model_directory.parent / target.model) for target in settings.targets}
-        )
+        signature = signature_of_targets(repository, settings)
         if not declared["input"]:
             for tensor in signature.inputs:
                 config.add_input({**_as_config(tensor), **({"optional": True} if tensor.optional else {})})
@@ -73,6 +78,34 @@ def complete_config(config: Any, model_directory: Path) -> Any:
     if settings.streaming and "model_transaction_policy" not in declared:
         config.set_model_transaction_policy({"decoupled": True})
     return config
+
+
+def refuse_decoupled(repository: Path, settings: RouterConfig) -> None:
+    """Compare the targets with ``streaming``; one whose files are missing or not valid is left to its own load.
+
+    Raises:
+        ConfigError: A unary routed model has a decoupled target.
+    """
+    if settings.streaming:
+        return
+    for target in settings.targets:
+        if _is_decoupled(repository / target.model):
+            raise ConfigError(
+                f"target {target.name!r} ({target.model!r}) is decoupled: it may answer a request several times or "
+                "never, and this routed model takes one answer",
+                hint=f"set 'streaming: true' in {ROUTER_FILE} of a routed model of its own for streaming, "
+                "or remove the target",
+            )
+
+
+def signature_of_targets(repository: Path, settings: RouterConfig) -> Signature:
+    """Return the common signature of a routed model's targets, through those that are routed models themselves.
+
+    Raises:
+        ConfigError: A target declares nothing, or there is no common signature.
+        NotFoundError: A target is not in the repository, or has no ``config.pbtxt``.
+    """
+    return _common(repository, settings, {})
 
 
 def common_signature(signatures: dict[str, Signature]) -> Signature:
@@ -98,10 +131,21 @@ def common_signature(signatures: dict[str, Signature]) -> Signature:
             hint="rename their outputs to agree; a routed model answers with what all its targets give",
         )
     smallest = min(signature.max_batch_size for signature in signatures.values()) if batched else 0
-    return Signature(tuple(inputs), tuple(outputs), smallest, decoupled=False)
+    return Signature(tuple(inputs), tuple(outputs), smallest)
 
 
-def _signature_of(directory: Path) -> Signature:
+def _common(repository: Path, settings: RouterConfig, known: dict[str, Signature]) -> Signature:
+    models = dict.fromkeys(target.model for target in settings.targets)
+    return common_signature({model: _signature_of(repository / model, known) for model in models})
+
+
+def _signature_of(directory: Path, known: dict[str, Signature]) -> Signature:
+    if directory.name not in known:
+        known[directory.name] = _read_signature(directory, known)
+    return known[directory.name]
+
+
+def _read_signature(directory: Path, known: dict[str, Signature]) -> Signature:
     if not directory.is_dir():
         raise NotFoundError(
             f"target model {directory.name!r} is not in {directory.parent}",
@@ -109,18 +153,29 @@ def _signature_of(directory: Path) -> Signature:
             f"or take {directory.name!r} out of {ROUTER_FILE}",
         )
     config: ModelConfig = read(directory)
-    if not (config.input and config.output):
-        raise ConfigError(
-            f"target {directory.name!r} declares no inputs or outputs in its config.pbtxt, so the routed model's "
-            f"cannot be taken from it",
-            hint="declare input, output and max_batch_size in the routed model's config.pbtxt",
+    inputs = tuple(_spec(tensor, optional=tensor.optional) for tensor in config.input)
+    outputs = tuple(_spec(tensor) for tensor in config.output)
+    if inputs and outputs:
+        return Signature(inputs, outputs, config.max_batch_size)
+    if (directory / ROUTER_FILE).is_file():  # it will be completed in the same way
+        below = _common(directory.parent, load_router_config(directory / ROUTER_FILE), known)
+        return Signature(
+            inputs or below.inputs, outputs or below.outputs, config.max_batch_size or below.max_batch_size
         )
-    return Signature(
-        tuple(_spec(tensor, optional=tensor.optional) for tensor in config.input),
-        tuple(_spec(tensor) for tensor in config.output),
-        config.max_batch_size,
-        config.model_transaction_policy.decoupled,
+    raise ConfigError(
+        f"target {directory.name!r} declares no inputs or outputs in its config.pbtxt, so the routed model's "
+        f"cannot be taken from it",
+        hint="declare input, output and max_batch_size in the routed model's config.pbtxt",
     )
+
+
+def _is_decoupled(directory: Path) -> bool:
+    try:
+        if (directory / ROUTER_FILE).is_file() and load_router_config(directory / ROUTER_FILE).streaming:
+            return True
+        return read(directory).model_transaction_policy.decoupled
+    except TritonRouterError:
+        return False
 
 
 def _spec(tensor: ModelInput | ModelOutput, *, optional: bool = False) -> TensorSpec:
@@ -141,7 +196,7 @@ def _spread(signature: Signature, *, batched: bool) -> Signature:
     def with_rows(tensors: Iterable[TensorSpec]) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(t.name, t.data_type, (_WILD, *t.dims), t.optional) for t in tensors)
 
-    return Signature(with_rows(signature.inputs), with_rows(signature.outputs), 0, signature.decoupled)
+    return Signature(with_rows(signature.inputs), with_rows(signature.outputs), 0)
 
 
 def _named(tensors: Iterable[TensorSpec], name: str) -> TensorSpec:

@@ -246,6 +246,14 @@ def test_a_decoupled_target_needs_a_streaming_router(repository: Repository) -> 
     assert "is decoupled" in found.what
 
 
+def test_a_streaming_router_is_a_decoupled_target(repository: Repository) -> None:
+    """Its config.pbtxt need not say so: that is completed when it loads."""
+    inner = {"router.yaml": "targets: [{name: a, model: leaf}]\nstreaming: true\n"}
+    repository.model("target", f'backend: "router" {TENSORS}', inner).model("leaf", TENSORS)
+    (found,) = checks.targets_fit(repository.routed().models())
+    assert "is decoupled" in found.what
+
+
 def test_invalid_files_are_findings_not_crashes(repository: Repository) -> None:
     """A broken config.pbtxt and a broken router.yaml each become one error with its hint."""
     repository.model("broken", "backend: ???")

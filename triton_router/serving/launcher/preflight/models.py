@@ -204,7 +204,8 @@ def _target_answers(model: ServedModel, target: TargetConfig, sibling: ServedMod
         error(f"{where} does not fit", reason, f"correct config.pbtxt of {model.name!r} or {sibling.name!r}")
         for reason in incompatibilities(model.config, sibling.config)
     ]
-    if sibling.config.model_transaction_policy.decoupled and not model.router.streaming:
+    streams = sibling.router is not None and sibling.router.streaming  # config.pbtxt need not say so then
+    if (streams or sibling.config.model_transaction_policy.decoupled) and not model.router.streaming:
         found.append(
             error(
                 f"{where} is decoupled",
