@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from triton_router.cli import output
 from triton_router.cli.command import Subparsers, add_parser
+from triton_router.config.printable import printable
 from triton_router.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -44,10 +46,11 @@ def run(args: argparse.Namespace) -> int:
             hint="triton-router status lists those that do",
         )
     if args.json:
-        output.print_json(statuses)
+        # In ASCII, unlike other commands: a server's names are whatever its repository holds.
+        print(json.dumps(statuses, indent=2))
         return 0
     for status in statuses:
-        print(f"{status['model']}  (policy {status['policy']}, server {status['server_pid']})")
+        print(printable(f"{status['model']}  (policy {status['policy']}, server {status['server_pid']})"))
         output.print_table(_HEADERS, rows(status))
     return 0
 
@@ -62,7 +65,7 @@ def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
     latency = target["latency"]
     predicted = latency["predicted"] or 1
     return (
-        target["target"]["name"],
+        printable(target["target"]["name"]),
         target["chosen"],
         f"{target['chosen'] / chosen:.1%}",
         f"{latency['p50_ms']:.2f}",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from triton_router.config.printable import printable
 from triton_router.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
@@ -60,11 +61,6 @@ class Document:
         further = sum(not _follows(other, details) for other in details[1:])
         more = f" (and {further} more)" if further else ""
         return self.error(first["loc"], problem + misread + more, hint=advice or hint)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with everything that would act on a terminal, or not be seen, written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _misread(detail: ErrorDetails) -> tuple[str, str]:

@@ -1,0 +1,75 @@
+"""``triton-router status``: what it prints of what it was told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from triton_router.cli.main import main
+from triton_router.serving.status_socket import StatusSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+
+EVIL = "evil\x1b[2J\u202e\x9b\x7f"
+
+
+def _target(name: str, chosen: int) -> dict[str, Any]:
+    latency = {"count": 3, "p50_ms": 2.5, "p99_ms": 3.25, "predicted": 2, "mean_relative_error": 0.1}
+    return {
+        "target": {"name": name, "model": "m", "version": 1, "backend": "gpu", "variant": "pt2"},
+        "in_flight": 4,
+        "chosen": chosen,
+        "succeeded": 1,
+        "failed": 7,
+        "refused": 0,
+        "cancelled": 0,
+        "resting": name == "b",
+        "confidence": 0.5,
+        "latency": {**latency, "predicted_total_ms": 4.0, "measured_total_ms": 5.0},
+    }
+
+
+@pytest.fixture
+def serving() -> Iterator[None]:
+    """A routed model whose names act on a terminal."""
+    status = {"model": EVIL, "policy": EVIL, "targets": [_target(EVIL, 3), _target("b", 1)]}
+    served = StatusSocket(lambda: status)
+    served.start()
+    yield
+    served.close()
+
+
+@pytest.mark.usefixtures("serving")
+def test_the_table_shows_traffic_and_latencies(capsys: pytest.CaptureFixture[str]) -> None:
+    """Shares of the model's requests, quantiles, and means over the predicted requests."""
+    assert main(["status", EVIL]) == 0
+    *_, first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[1:] == ["3", "75.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "ok"]
+    assert second.split() == ["b", "1", "25.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "resting"]
+
+
+@pytest.mark.usefixtures("serving")
+def test_names_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither as a table nor as JSON, in which the name is still whole."""
+    assert main(["status", EVIL]) == 0
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    assert printed.count(r"evil\x1b[2J") == 3
+    assert main(["status", EVIL, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.replace("\n", "").isprintable()
+    (status,) = json.loads(printed)
+    assert status["model"] == EVIL
+
+
+@pytest.mark.usefixtures("serving")
+def test_another_model_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to do."""
+    assert main(["status", "no such model"]) == 1
+    assert "no routed model called 'no such model'" in capsys.readouterr().err
