@@ -1,0 +1,150 @@
+"""The latency fit recovers: no first answer, no mix of sizes and load, no change leaves it wrong for good."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+from math import isfinite
+from statistics import median
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triton_router.profiling.affine import AffineLatency
+from triton_router.profiling.profile import TargetProfile
+
+GRID = tuple(product((16, 100, 1000), (0, 100, 4000)))
+
+
+def affine(work: float, ahead: float) -> float:
+    return 1.0 + 0.02 * work + 0.02 * ahead
+
+
+def worst_error(fit: AffineLatency, factor: float = 1.0) -> float:
+    """The largest relative error on the grid of work and load."""
+    return max(abs(fit.predict(*at) / (factor * affine(*at)) - 1.0) for at in GRID)
+
+
+def serve(fit: AffineLatency, rng: random.Random, count: int, factor: float = 1.0) -> None:
+    """Learn from requests of 16 to 1600 elements behind 0 to 8 of their kind, with 5% of noise."""
+    for _ in range(count):
+        work = int(16 * 10 ** rng.uniform(0, 2))
+        ahead = sum(int(16 * 10 ** rng.uniform(0, 2)) for _ in range(rng.choice([0, 0, 1, 2, 4, 8])))
+        fit.observe(factor * affine(work, ahead) * max(0.5, rng.gauss(1, 0.05)), work, ahead)
+
+
+@pytest.mark.parametrize("cold", [0.001, 5.0, 50.0])
+def test_a_wrong_first_answer_is_outlived(cold: float) -> None:
+    """Whatever the first answer took, 300 requests later the worst of 200 runs is within 25% all over the grid."""
+    errors: list[float] = []
+    for seed in range(200):
+        rng = random.Random(seed)
+        fit = AffineLatency()
+        work = int(16 * 10 ** rng.uniform(0, 2))
+        fit.observe(cold * affine(work, 0), work)
+        serve(fit, rng, 299)
+        errors.append(worst_error(fit))
+    assert median(errors) < 0.10
+    assert max(errors) < 0.25
+
+
+@pytest.mark.parametrize("span", [2, 4, 6])
+def test_mixed_sizes_under_load_are_learned(span: int) -> None:
+    """With sizes over up to six decades and load 0 to 64 times the size, the mean error stays near the noise."""
+    errors: list[float] = []
+    for seed in range(60):
+        rng = random.Random(seed)
+        fit = AffineLatency()
+        missed = 0.0
+        for index in range(600):
+            work = 16 * 10 ** rng.uniform(0, span)
+            ahead = work * rng.choice([0, 0, 1, 4, 16, 64])
+            truth = 2 + 0.001 * work + 0.0005 * ahead
+            if index >= 300:
+                missed += abs(fit.predict(work, ahead) / truth - 1.0)
+            fit.observe(truth * max(0.5, rng.gauss(1, 0.05)), work, ahead)
+        errors.append(missed / 300)
+    assert median(errors) < 0.04
+    assert max(errors) < 0.06
+
+
+@pytest.mark.parametrize("factor", [0.02, 0.33, 3.0, 50.0])
+def test_a_change_of_speed_is_followed_within_forty_requests(factor: float) -> None:
+    """A target that for good becomes several times as slow or fast is predicted within 20% in nine runs of ten."""
+    errors: list[float] = []
+    for seed in range(60):
+        rng = random.Random(seed)
+        fit = AffineLatency()
+        serve(fit, rng, 200)
+        serve(fit, rng, 40, factor)
+        errors.append(worst_error(fit, factor))
+    assert sorted(errors)[54] < 0.20
+
+
+def test_the_cost_of_load_is_remembered_through_a_quiet_time() -> None:
+    """After a thousand requests without load, what load costs is still known within 20%."""
+    fit = AffineLatency()
+    rng = random.Random(5)
+    serve(fit, rng, 300)
+    for _ in range(1000):
+        fit.observe(affine(100, 0) * max(0.5, rng.gauss(1, 0.05)), 100)
+    assert fit.predict(100, 4000) == pytest.approx(affine(100, 4000), rel=0.2)
+
+
+def test_a_little_load_is_not_extrapolated_to_absurdity() -> None:
+    """From loads of a thousandth of the work, a load of ten times the work is not expected to matter vastly."""
+    for seed in range(20):
+        fit = AffineLatency()
+        rng = random.Random(seed)
+        for _ in range(200):
+            fit.observe(5.0 * max(0.5, rng.gauss(1, 0.05)), 1000, rng.choice([0, 1]))
+        assert fit.predict(1000, 10_000) < 5 * 5.0
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_measurements_from_build_time_fade(factor: float) -> None:
+    """Ten live answers that differ tenfold from what was measured at build time outweigh it."""
+    profile = TargetProfile([(16, affine(16, 0)), (256, affine(256, 0)), (1024, affine(1024, 0))])
+    rng = random.Random(6)
+    for _ in range(10):
+        work = rng.choice([16, 256, 1024])
+        predicted = profile.predict_latency(work)
+        profile.record_latency(factor * affine(work, 0) * max(0.5, rng.gauss(1, 0.05)), work, 0, 0, predicted)
+    assert profile.predict_latency(256) == pytest.approx(factor * affine(256, 0), rel=0.3)
+
+
+AMOUNT = st.one_of(st.just(0.0), st.floats(0, 1e12), st.floats(0, 100), st.integers(0, 10**12).map(float))
+OBSERVATION = st.tuples(st.floats(0, 1e9), AMOUNT, AMOUNT, AMOUNT)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(OBSERVATION, st.integers(1, 60)), min_size=1, max_size=12))
+def test_any_finite_input_gives_a_finite_prediction(
+    bursts: list[tuple[tuple[float, float, float, float], int]],
+) -> None:
+    """No sequence of finite latencies, works and loads gives a prediction that is not finite and positive."""
+    fit = AffineLatency()
+    for (latency_ms, work, ahead, device_ahead), count in bursts:
+        for _ in range(count):
+            fit.observe(latency_ms, work, ahead, device_ahead)
+        for at in ((work, ahead, device_ahead), (work, 0.0, 0.0), (0.0, 0.0, 0.0), (1e12, 1e12, 1e12)):
+            value = fit.predict(*at)
+            assert isfinite(value)
+            assert value > 0.0
+            assert isfinite(fit.mean_relative_error)
+
+
+PAST_AMOUNT = st.one_of(st.just(0.0), st.floats(0, 1e4))
+PAST = st.tuples(st.floats(0, 1e6), PAST_AMOUNT, PAST_AMOUNT, PAST_AMOUNT)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(PAST, min_size=1, max_size=40), st.sampled_from([0.01, 1.0, 1000.0]))
+def test_any_history_is_outlived(history: list[tuple[float, float, float, float]], factor: float) -> None:
+    """Whatever 40 answers came before (to 1000 s, to 10000 elements), 600 regular ones later it is within 40%."""
+    fit = AffineLatency()
+    for observation in history:
+        fit.observe(*observation)
+    serve(fit, random.Random(7), 600, factor)
+    assert worst_error(fit, factor) < 0.40
