@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from triton_router.config.cycles import refuse_cycle, router_cycle
 from triton_router.config.router_config import ROUTER_FILE, RouterConfig, TargetConfig, load_router_config
 from triton_router.errors import ConfigError
 from triton_router.profiling.profile import TargetProfile
@@ -51,7 +52,9 @@ class TritonPythonModel:
         """Read ``router.yaml`` and start serving. Raises `ConfigError`, which fails the load with its message."""
         stub = cast("StubModule", import_module("triton_python_backend_utils"))
         model_config = cast("dict[str, Any]", json.loads(args["model_config"]))
-        config = load_router_config(Path(args["model_repository"]) / ROUTER_FILE)
+        directory = Path(args["model_repository"])
+        config = load_router_config(directory / ROUTER_FILE)
+        refuse_cycle(router_cycle(directory.parent, directory.name))
         _refuse_contradiction(config, model_config)
         self._engine = RoutingEngine(
             [(_target(settings), _profile(settings)) for settings in config.targets],
