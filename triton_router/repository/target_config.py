@@ -62,11 +62,13 @@ def target_config(name: str, target: Target, io: IoSpec, max_batch_size: int, ba
 
 
 def routed_config(name: str, io: IoSpec, max_batch_size: int) -> ModelConfig:
-    """Return the configuration of the routed model: the contract of its targets, served by the router."""
+    """Return the configuration of the routed model: the contract of its targets, served by the router.
+
+    It has no dynamic batcher: that is one more thread hop for a lone request (docs/benchmarks.md), and the targets'
+    own batchers see every request all the same.
+    """
     config = _config(name, ROUTER_BACKEND, io, max_batch_size)
     config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
-    if max_batch_size:
-        config.dynamic_batching.SetInParent()
     return config
 
 

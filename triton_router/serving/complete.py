@@ -72,9 +72,6 @@ def complete_config(config: Any, model_directory: Path) -> Any:
                 config.add_output(_as_config(tensor))
         if not declared["max_batch_size"]:
             config.set_max_batch_size(signature.max_batch_size)
-    if config.as_dict()["max_batch_size"] > 0 and "dynamic_batching" not in declared:
-        # Several requests then reach one execute(): fewer hops each. The router keeps them apart.
-        config.set_dynamic_batching()
     if settings.streaming and "model_transaction_policy" not in declared:
         config.set_model_transaction_policy({"decoupled": True})
     return config
