@@ -31,7 +31,7 @@ def explain(message: str, status: str, *, model: str, url: str) -> TritonRouterE
     if "explicit model load / unload is not allowed" in message:
         return UnsupportedError(
             f"the server at {url} does not load or unload models on request: {message}",
-            hint="start it with: triton-router serve --model-control-mode explicit",
+            hint="start it with: triton-router serve --repository DIR --model-control-mode explicit",
         )
     if status in {"401", "403"} or "is restricted" in message:
         return UnsupportedError(

@@ -28,7 +28,7 @@ TRACEBACK = (
             "explicit model load / unload is not allowed if polling is enabled",
             UnsupportedError,
             "does not load or unload models on request",
-            "serve --model-control-mode explicit",
+            "serve --repository DIR --model-control-mode explicit",
         ),
         ("403", "This API is restricted, expecting header 'secret'", UnsupportedError, "'secret'", "--header"),
         ("500", "failed to load 'm', failed to poll from model repository", NotFoundError, "'m'", "models list"),
