@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,6 +165,30 @@ def test_it_loads_a_routed_model_with_its_targets_and_ends_on_sigterm(repository
     assert served.process.wait(30) == 0
     assert wait_gone(server)
     assert served.backend_directories() == []
+
+
+class Always(BaseHTTPRequestHandler):
+    """Answers every question with yes."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("service", ["http", "metrics"])
+def test_another_servers_readiness_is_not_taken_for_its_own(repository: Path, service: str) -> None:
+    """A server that loses the race for a port is never announced, although the winner says that it is ready."""
+    python_model(repository, "one")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Always) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        done = run(repository, "--skip-checks", "--", f"--{service}-port={other.server_port}")
+        other.shutdown()
+    assert done.stdout == ""
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "tritonserver ended with status 1"
 
 
 def test_the_server_dies_with_its_launcher(repository: Path, serve: object) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triton_router.serving.launcher.command import last_value, parse_flags
+from triton_router.serving.launcher.listeners import held_by_another
 from triton_router.serving.launcher.process import http_ready, port_answers, reachable
 
 if TYPE_CHECKING:
@@ -31,8 +32,19 @@ class Endpoints:
     grpc: Endpoint | None
     metrics: Endpoint | None
 
-    def ready(self) -> bool:
-        """Return whether the server is ready, by HTTP; without HTTP, whether its gRPC port answers."""
+    def ready(self, pid: int) -> bool:
+        """Return whether this server is ready, by HTTP; without HTTP, whether its gRPC port answers.
+
+        Another server's answer does not count: of two that were started on the same ports, one is about to fail.
+
+        Args:
+            pid: The server's process, which leads a session of its own.
+        """
+        return self._answers() and not any(
+            held_by_another(pid, place.port) for place in (self.http, self.grpc, self.metrics) if place is not None
+        )
+
+    def _answers(self) -> bool:
         if self.http is not None:
             return http_ready(self.http.address, self.http.port)
         return self.grpc is not None and port_answers(self.grpc.address, self.grpc.port)

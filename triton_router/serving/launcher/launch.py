@@ -36,7 +36,7 @@ class Launched:
         Raises:
             UnavailableError: Neither happened within ``timeout`` seconds.
         """
-        return wait_until_ready(self.process, self.endpoints.ready, timeout)
+        return wait_until_ready(self.process, lambda: self.endpoints.ready(self.process.pid), timeout)
 
 
 @contextlib.contextmanager
