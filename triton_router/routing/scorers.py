@@ -12,12 +12,17 @@ if TYPE_CHECKING:
 
 
 def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
-    """Rate by predicted latency: best / own. An unproven candidate (0 ms) rates 1, so that it is tried."""
-    known = [candidate.expected_latency_ms for candidate in candidates if candidate.expected_latency_ms > 0.0]
-    best = min(known, default=1.0)
-    return [
-        best / candidate.expected_latency_ms if candidate.expected_latency_ms > 0.0 else 1.0 for candidate in candidates
-    ]
+    """Rate by predicted latency, the delay to others included: best / own.
+
+        cost = expected + device_in_flight * alone
+
+    A request delays each of those it shares a device with by what it needs itself. Were each to look after itself
+    only, a loaded CPU would be shared out to its slower variants until all were equally slow (Pigou, *The Economics
+    of Welfare*, 1920: the marginal social cost). An unproven candidate (0 ms) rates 1, so that it is tried.
+    """
+    costs = [c.expected_latency_ms + c.device_in_flight * c.alone_ms for c in candidates]
+    best = min([cost for cost in costs if cost > 0.0], default=1.0)
+    return [best / cost if cost > 0.0 else 1.0 for cost in costs]
 
 
 def least_request(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:

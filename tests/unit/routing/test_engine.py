@@ -101,6 +101,41 @@ def test_load_diverts_traffic() -> None:
     assert burst["t1"] > 0
 
 
+def test_a_loaded_device_is_not_shared_out_to_its_slower_targets() -> None:
+    """On one saturated processor a variant that needs three times the work is left alone, however long the queue."""
+    engine = make(10.0, 30.0)
+    need = {"t0": 10.0, "t1": 30.0}
+    for now in range(0, 3000, 10):  # thirty in flight, served one after another by the one processor
+        burst = [engine.decide(RoutingContext(1, 10), now) for _ in range(30)]
+        busy = 0.0
+        for decision in burst:
+            busy += need[decision.target.name]
+            engine.finish(decision, Outcome(Verdict.SUCCESS, busy), now + 1)
+    last = Counter(decision.target.name for decision in burst)
+    assert last["t0"] >= 27
+
+
+def test_another_device_takes_what_a_loaded_one_cannot() -> None:
+    """The same slower target on a device of its own does get its share of a burst."""
+    engine = RoutingEngine(
+        [
+            (Target("gpu", "a", backend=Backend.GPU), TargetProfile([(10, 10.0)])),
+            (Target("cpu", "b", backend=Backend.CPU), TargetProfile([(10, 30.0)])),
+        ],
+        POLICIES["latency"],
+        explore=0.0,
+        rng=random.Random(10).random,
+    )
+    for now in range(0, 1000, 10):
+        burst = [engine.decide(RoutingContext(1, 10), now) for _ in range(12)]
+        busy = {"gpu": 0.0, "cpu": 0.0}
+        for decision in burst:
+            busy[decision.target.name] += 10.0 if decision.target.name == "gpu" else 30.0
+            engine.finish(decision, Outcome(Verdict.SUCCESS, busy[decision.target.name]), now + 1)
+    last = Counter(decision.target.name for decision in burst)
+    assert 7 <= last["gpu"] <= 11
+
+
 def test_ties_go_to_the_target_with_fewest_requests() -> None:
     """Targets of equal prediction share a burst evenly."""
     engine = make(2.0, 2.0, 2.0, 2.0)
