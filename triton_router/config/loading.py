@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
+from pydantic import BaseModel
 
 from triton_router.config.printable import printable
 from triton_router.errors import ConfigError, NotFoundError
@@ -49,18 +51,55 @@ class Document:
         where = printable(".".join(str(part) for part in path))
         return ConfigError(f"{self.source}:{self.line_of(path)}: {f'{where}: ' if where else ''}{problem}", hint=hint)
 
-    def validation_error(self, error: ValidationError, *, hint: str) -> ConfigError:
-        """Turn pydantic's first complaint into one sentence with a line; further ones are counted."""
+    def validation_error(
+        self, error: ValidationError, *, hint: str, settings: type[BaseModel] | None = None
+    ) -> ConfigError:
+        """Turn pydantic's complaints into one sentence with a line about the first; further ones are counted.
+
+        Unknown keys come first: a mistyped key is the cause, and the key that is missing for it the consequence.
+
+        Args:
+            error: What pydantic found.
+            hint: What to do, unless the complaint itself tells.
+            settings: What was validated; all of its keys are then suggested for unknown ones, not just missing keys.
+        """
         details = error.errors(include_url=False, include_context=False)
+        details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+        meant = {detail["loc"]: _meant(detail, details, settings) for detail in details}
         first = details[0]
+        suggestion = meant[first["loc"]]
         problem = {
-            "extra_forbidden": "unknown key",
+            "extra_forbidden": "unknown key" + (f" (did you mean {suggestion!r}?)" if suggestion else ""),
             "missing": "is required and missing",
         }.get(first["type"], first["msg"].removeprefix("Value error, "))
         misread, advice = _misread(first)
-        further = sum(not _follows(other, details) for other in details[1:])
+        typos = {(*path[:-1], key) for path, key in meant.items() if key}
+        further = sum(not (other["loc"] in typos or _follows(other, details)) for other in details[1:])
         more = f" (and {further} more)" if further else ""
         return self.error(first["loc"], problem + misread + more, hint=advice or hint)
+
+
+def _meant(detail: ErrorDetails, details: list[ErrorDetails], settings: type[BaseModel] | None) -> str:
+    """Return the key that an unknown one probably stands for; empty if none is close, or the key is known."""
+    if detail["type"] != "extra_forbidden":
+        return ""
+    *parent, key = detail["loc"]
+    missing = [
+        str(other["loc"][-1]) for other in details if other["type"] == "missing" and [*other["loc"][:-1]] == parent
+    ]
+    known = _keys_at(settings, parent) if settings else []
+    # What is missing wins over what is only as close.
+    return next(iter(get_close_matches(str(key), missing, 1) or get_close_matches(str(key), known, 1)), "")
+
+
+def _keys_at(settings: type[BaseModel], path: list[str | int]) -> list[str]:
+    """Return the keys that a mapping at ``path`` may have."""
+    for part in path:
+        if isinstance(part, str):
+            annotation = settings.model_fields[part].annotation
+            inner = [item for item in (annotation, *get_args(annotation)) if isinstance(item, type)]
+            settings = next(item for item in inner if issubclass(item, BaseModel))
+    return list(settings.model_fields)
 
 
 def _misread(detail: ErrorDetails) -> tuple[str, str]:

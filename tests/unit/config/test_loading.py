@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from triton_router.config.loading import MAX_DOCUMENT_BYTES, Document, load_yaml, parse_yaml
-from triton_router.config.router_config import load_router_config, validate_router_config
+from triton_router.config.router_config import RouterConfig, load_router_config, validate_router_config
 from triton_router.errors import ConfigError, NotFoundError
 from triton_router.routing.types import Backend
 
@@ -213,3 +214,35 @@ def test_further_complaints_are_counted_honestly(text: str, more: int | None) ->
         validate_router_config(parse_yaml(text, source="f"))
     counted = caught.value.message.partition("(and ")[2]
     assert counted == (f"{more} more)" if more else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TARGET + "  - name: b\n    modle: m\n", "f:4: targets.1.modle: unknown key (did you mean 'model'?)"),
+        ("tragets: []\n", "f:1: tragets: unknown key (did you mean 'targets'?)"),
+        (TARGET + "  - name: b\n    zzz: m\n", "f:4: targets.1.zzz: unknown key (and 1 more)"),
+        (TARGET + "explore: 7\ncolour: red\n", "f:4: colour: unknown key (and 1 more)"),
+    ],
+)
+def test_a_mistyped_key_is_named_before_what_is_missing_for_it(text: str, message: str) -> None:
+    """The typo is the cause: it is what is reported, with the key that was probably meant."""
+    with pytest.raises(ConfigError) as caught:
+        validate_router_config(parse_yaml(text, source="f"))
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [
+        (TARGET + "polcy: random\n", "f:3: polcy: unknown key (did you mean 'policy'?)"),
+        (TARGET + "dispatch:\n  max_concurency: 1\n", "max_concurency: unknown key (did you mean 'max_concurrency'?)"),
+        (MEASURED + "{work: 1, latency_ms: 1, wrok: 1}]}\n", "wrok: unknown key (did you mean 'work'?)"),
+    ],
+)
+def test_optional_keys_are_suggested_where_the_settings_are_known(text: str, suggestion: str) -> None:
+    """With the settings at hand, every key that the place allows is a candidate."""
+    document = parse_yaml(text, source="f")
+    with pytest.raises(ValidationError) as caught:
+        RouterConfig.model_validate(document.data)
+    assert suggestion in document.validation_error(caught.value, hint="h", settings=RouterConfig).message
