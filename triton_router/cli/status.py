@@ -27,7 +27,8 @@ def register(subparsers: Subparsers) -> None:
         "status",
         summary="live view of routed models: traffic, latency, predictions",
         description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
-        "latencies in milliseconds over the same requests.",
+        "latencies in milliseconds over the same requests. 'state' is ok, failing (since its last answer), or "
+        "resting (left out for a while after failures in a row).",
         examples=_EXAMPLES,
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="only this routed model")
@@ -74,5 +75,12 @@ def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
         f"{latency['measured_total_ms'] / predicted:.2f}",
         target["in_flight"],
         target["failed"],
-        "resting" if target["resting"] else "ok",
+        _state(target),
     )
+
+
+def _state(target: dict[str, Any]) -> str:
+    if target["resting"]:
+        return "resting"
+    failures = target["consecutive_failures"]
+    return f"failing ({failures} in a row)" if failures else "ok"

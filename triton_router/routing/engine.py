@@ -44,6 +44,7 @@ class TargetSnapshot:
         refused: Requests it refused because they were wrong.
         cancelled: Requests whose client left first.
         resting: Whether it is out after consecutive failures.
+        consecutive_failures: Failures since its last answer, those that a pause has followed included.
     """
 
     target: Target
@@ -56,6 +57,7 @@ class TargetSnapshot:
     resting: bool
     confidence: float
     latency: LatencySummary
+    consecutive_failures: int
 
 
 class RoutingEngine:
@@ -162,6 +164,7 @@ class RoutingEngine:
                     resting=state.health.is_out(now),
                     confidence=state.profile.confidence,
                     latency=state.profile.summary(),
+                    consecutive_failures=state.health.consecutive_failures,
                 )
                 for state in self._states
             ]

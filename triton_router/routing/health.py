@@ -27,6 +27,11 @@ class Health:
         return now < self._out_until
 
     @property
+    def consecutive_failures(self) -> int:
+        """Failures since the last answer."""
+        return self._failures
+
+    @property
     def is_on_probation(self) -> bool:
         """Whether the target has been out and has not answered since."""
         return self._failures >= _FAILURES

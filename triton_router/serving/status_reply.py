@@ -47,6 +47,7 @@ class TargetStatus(_Part):
     resting: bool
     confidence: float
     latency: TargetLatency
+    consecutive_failures: int = 0  # older servers do not say
 
 
 class ModelStatus(_Part):

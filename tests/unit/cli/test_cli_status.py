@@ -32,13 +32,14 @@ def _target(name: str, chosen: int) -> dict[str, Any]:
         "resting": name == "b",
         "confidence": 0.5,
         "latency": {**latency, "predicted_total_ms": 4.0, "measured_total_ms": 5.0},
+        "consecutive_failures": {"b": 3, "c": 4}.get(name, 0),
     }
 
 
 @pytest.fixture
 def serving() -> Iterator[None]:
     """A routed model whose names act on a terminal."""
-    status = {"model": EVIL, "policy": EVIL, "targets": [_target(EVIL, 3), _target("b", 1)]}
+    status = {"model": EVIL, "policy": EVIL, "targets": [_target(EVIL, 3), _target("b", 1), _target("c", 0)]}
     served = StatusSocket(lambda: status)
     served.start()
     yield
@@ -47,11 +48,12 @@ def serving() -> Iterator[None]:
 
 @pytest.mark.usefixtures("serving")
 def test_the_table_shows_traffic_and_latencies(capsys: pytest.CaptureFixture[str]) -> None:
-    """Shares of the model's requests, quantiles, and means over the predicted requests."""
+    """Shares of the requests, quantiles, means over the predicted requests, and no `ok` for what only fails."""
     assert main(["status", EVIL]) == 0
-    *_, first, second = capsys.readouterr().out.splitlines()
+    *_, first, second, third = capsys.readouterr().out.splitlines()
     assert first.split()[1:] == ["3", "75.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "ok"]
     assert second.split() == ["b", "1", "25.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "resting"]
+    assert third.split()[-7:] == ["4", "7", "failing", "(4", "in", "a", "row)"]
 
 
 @pytest.mark.usefixtures("serving")

@@ -170,6 +170,17 @@ def test_a_target_that_fails_fast_does_not_attract_traffic() -> None:
     assert not engine.snapshot(1.5)[0].resting
 
 
+def test_a_target_that_only_fails_is_seen_to_fail_when_its_pause_is_over() -> None:
+    """Failures in a row are counted through pauses; one answer ends the count."""
+    engine = make(1.0, 5.0)
+    for now in (0.0, 0.0, 0.0, 1.5):
+        engine.finish(engine.decide(RoutingContext(1, 10), now), FAILURE, now)
+    after_pause = engine.snapshot(4.0)[0]
+    assert (after_pause.resting, after_pause.consecutive_failures) == (False, 4)
+    engine.finish(engine.decide(RoutingContext(1, 10), 4.0), SUCCESS, 4.0)
+    assert engine.snapshot(4.0)[0].consecutive_failures == 0
+
+
 def test_pauses_grow_and_are_bounded() -> None:
     """A target that never recovers is tried again ever less often, but at least every thirty seconds."""
     engine = make(1.0, 5.0)

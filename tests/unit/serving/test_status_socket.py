@@ -26,6 +26,7 @@ TARGET = {
     "target": {"name": "onnx-cpu", "model": "m-onnx-cpu", "version": None, "backend": "cpu", "variant": "onnx"},
     **dict.fromkeys(("in_flight", "chosen", "succeeded", "failed", "refused", "cancelled"), 1),
     "resting": False,
+    "consecutive_failures": 0,
     "confidence": 0.5,
     "latency": {
         "count": 1,
@@ -88,6 +89,13 @@ def test_a_status_arrives_as_it_was_sent() -> None:
         assert ours() == {"server_pid": os.getppid(), **STATUS}
     with pytest.raises(UnavailableError, match="no routed model answers"):
         ours()
+
+
+def test_a_server_that_does_not_count_failures_is_understood() -> None:
+    """The status of an older server lacks the key; nothing is known to fail there."""
+    older = {key: value for key, value in TARGET.items() if key != "consecutive_failures"}
+    with listening(lambda: {**STATUS, "targets": [older]}):
+        assert ours()["targets"] == [TARGET]
 
 
 def test_a_taken_name_does_not_fail_the_model(capfd: pytest.CaptureFixture[str]) -> None:
