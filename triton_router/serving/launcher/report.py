@@ -13,6 +13,12 @@ _STUCK = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<mod
 _LOADING = re.compile(r'"loading: (?P<model>.+):\d+"')
 _LOADED = re.compile(r"\"(?:successfully loaded|failed to load) '(?P<model>[^']+)'")
 _FATAL = re.compile(r"^(?:error|tritonserver): (?P<reason>.*)", re.IGNORECASE)
+_HARMLESS = ("CudaDriverHelper has not been initialized", "Failed to initialize NVML")
+"""Errors that every start on a machine without a GPU logs."""
+_CONSEQUENCE = re.compile(r"^creating server: ")
+"""What the server says last of all, when what it says about has been logged before."""
+_DETAIL = re.compile(r"^[A-Z_]+:.*\{created_time:")
+"""A status of the gRPC library, dumped whole; the server's own error, which follows, has the reason in it."""
 _ENTRY = re.compile(r"^[IWEF]\d{4} |^\+-")
 _MAXIMUM_LINES = 80
 
@@ -64,8 +70,16 @@ class FailureReport:
 
     @property
     def errors(self) -> list[str]:
-        """The last errors that are not about one model's load."""
-        return [text.strip('" ') for text in self._fatal]
+        """The errors that are not about one model's load, the likeliest cause first.
+
+        What ended the server was logged last, so the last comes first; what only passes another error on comes
+        after it.
+        """
+        said = dict.fromkeys(text.strip('" ') for text in reversed(self._fatal))
+        # Sorting keeps the order of equals.
+        ordered = sorted(said, key=lambda text: _CONSEQUENCE.match(text) is not None)
+        own = [text for text in ordered if not _DETAIL.match(text)]
+        return own or ordered
 
     def summary(self, prefix: str = "") -> str:
         """Return every failure in one text, or nothing."""
@@ -79,7 +93,8 @@ class FailureReport:
             self._loading.pop(ended["model"], None)
 
     def _keep_fatal(self, text: str) -> None:
-        self._fatal = [*self._fatal[-4:], text]
+        if not any(harmless in text for harmless in _HARMLESS):
+            self._fatal = [*self._fatal[-4:], text]
 
 
 def _one_line(lines: list[str]) -> str:

@@ -16,6 +16,14 @@ NO_FILE = (
     "I1121 05:54:48.780706 12484 pb_stub.cc:2105]  Failed to preinitialize Python stub: "
     "Python model file not found in '/r/worse/1/model.py'\n"
 )
+PORT_TAKEN = (
+    'E1121 07:47:33.061031 29631 server.cc:241] "CudaDriverHelper has not been initialized."\n'
+    "Error: Failed to initialize NVML\n"
+    "E1121 07:47:34.396504099   29631 chttp2_server.cc:1060]                UNKNOWN:No address added out of total 1 "
+    "resolved for '127.0.0.1:28765' {created_time:\"2026-11-21T07:47:34.396456708+00:00\", children:[]}\n"
+    'E1121 07:47:34.399940 29631 main.cc:245] "failed to start GRPC service: Unavailable - '
+    "Socket '127.0.0.1:28765' already in use \"\n"
+)
 
 
 def fed(text: str) -> FailureReport:
@@ -36,6 +44,23 @@ def test_a_reason_is_one_line_without_the_traceback() -> None:
 def test_a_fatal_error_is_kept_for_failures_without_a_model() -> None:
     """What the server says last is what a user needs when no model is to blame."""
     assert fed(BAD_IMPORT).errors == ["creating server: Internal - failed to load all models"]
+
+
+def test_only_the_cause_remains_of_a_start_without_a_gpu_on_a_taken_port() -> None:
+    """Not what every machine without a GPU logs, and not the gRPC library's dump of the same failure."""
+    cause = "failed to start GRPC service: Unavailable - Socket '127.0.0.1:28765' already in use"
+    assert fed(PORT_TAKEN).errors == [cause]
+    assert fed(PORT_TAKEN + PORT_TAKEN).errors == [cause]
+
+
+def test_the_cause_comes_before_what_followed_from_it() -> None:
+    """Triton says last that it could not be made; why stands in the error before."""
+    cause = 'E1121 05:54:32.180340 12353 model_repository_manager.cc:1335] "Poll failed: no such directory"\n'
+    consequence = "error: creating server: Internal - failed to load all models\n"
+    assert fed(cause + consequence).errors == [
+        "Poll failed: no such directory",
+        "creating server: Internal - failed to load all models",
+    ]
 
 
 def test_a_missing_model_file_is_recognised_as_a_hang() -> None:
