@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _FAILED = re.compile(
-    r"failed to load '(?P<model>[^']+)'(?: version (?P<version>\d+))?(?: at version (?P<at>\d+))?: (?P<reason>.*)"
+    r"failed to load (?:model )?'(?P<model>[^']+)'(?: version (?P<version>\d+))?"
+    r"(?: at version (?P<at>\d+))?: (?P<reason>.*)"
 )
 _POLLING = re.compile(r"Poll failed for model directory \'(?P<model>[^\']+)\': (?P<reason>.*)")
 _STUCK = re.compile(r"Failed to preinitialize Python stub: (?P<reason>.*/(?P<model>[^/']+)/\d+/model\.py.*)")

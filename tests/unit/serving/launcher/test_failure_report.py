@@ -53,6 +53,13 @@ def test_only_the_cause_remains_of_a_start_without_a_gpu_on_a_taken_port() -> No
     assert fed(PORT_TAKEN + PORT_TAKEN).errors == [cause]
 
 
+def test_a_model_without_a_version_is_a_failed_model() -> None:
+    """This refusal comes before any version is loaded, in words of its own."""
+    reason = "at least one version must be available under the version policy of model 'm'"
+    log = f"E1121 07:49:19.573818 2255 model_repository_manager.cc:724] \"failed to load model 'm': {reason}\"\n"
+    assert fed(log).failures == {"m": reason}
+
+
 def test_the_cause_comes_before_what_followed_from_it() -> None:
     """Triton says last that it could not be made; why stands in the error before."""
     cause = 'E1121 05:54:32.180340 12353 model_repository_manager.cc:1335] "Poll failed: no such directory"\n'
