@@ -302,3 +302,20 @@ def test_a_name_that_a_shell_would_split_is_refused(repository: Repository) -> N
     """The stub would die at the start, and the server wait for it for ever."""
     (found,) = checks.plain_names(list(repository.target().model("my model", "").models().values()))
     assert "'my model'" in found.what
+
+
+@pytest.mark.parametrize(
+    ("config", "hint"),
+    [
+        ('backend: "router"', "create the empty directory {}"),
+        ('platform: "ensemble"', "create the empty directory {}"),
+        ('backend: "onnxruntime"', "create {} with the model's file in it"),
+    ],
+)
+def test_a_model_without_a_version_is_refused(repository: Repository, config: str, hint: str) -> None:
+    """Triton loads none without; nothing belongs in that of a model that only calls others."""
+    repository.model("m", f"{config} {TENSORS}")
+    (repository.path / "m" / "1").rmdir()
+    (found,) = checks.complete_files(list(repository.models().values()))
+    assert found.level == "error"
+    assert found.hint == hint.format(repository.path / "m" / "1")

@@ -62,7 +62,7 @@ def wanted_exist(models: Mapping[str, ServedModel], names: Sequence[str]) -> lis
         error(
             f"model {name!r} of --load-model is in no repository",
             "Triton could not load it",
-            "choose from " + ", ".join(sorted(models)),
+            f"choose from {', '.join(sorted(models))}" if models else "add it with 'triton-router add'",
         )
         for name in names
         if name != "*" and name not in models
@@ -70,15 +70,20 @@ def wanted_exist(models: Mapping[str, ServedModel], names: Sequence[str]) -> lis
 
 
 def complete_files(models: Sequence[ServedModel]) -> list[Finding]:
-    """A Python model without its file makes the server wait for ever instead of failing (seen on 2.51)."""
+    """Every model needs a version; a Python one without its file makes the server wait for ever (seen on 2.51)."""
     found: list[Finding] = []
     for model in models:
-        if model.problem is None and not model.versions and model.backend != "ensemble":
+        if model.problem is None and not model.versions:
+            version = model.version_directory(1)
+            # Nothing belongs in the version of a model that only calls others, but Triton wants it to be there.
+            calls_others = model.routed or model.backend == "ensemble"
             found.append(
                 error(
                     f"model {model.name!r} has no version directory",
                     "Triton cannot load a model without a version",
-                    f"create {model.directory / '1'} with the model's file in it",
+                    f"create the empty directory {version}"
+                    if calls_others
+                    else f"create {version} with the model's file in it",
                 )
             )
         if model.backend != "python":
