@@ -12,7 +12,7 @@ from triton_router.serving.launcher import backend_directory, command, python_ru
 from triton_router.serving.launcher.endpoints import Endpoints, endpoints_of
 from triton_router.serving.launcher.find import Installation, find
 from triton_router.serving.launcher.models import ServedModel, closure, read_models
-from triton_router.serving.launcher.preflight import cycles, flags, host
+from triton_router.serving.launcher.preflight import cycles, flags, host, signature
 from triton_router.serving.launcher.preflight import models as model_checks
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def plan(options: ServeOptions) -> LaunchPlan:
         *model_checks.backends_present(list(models.values()), available),
         *model_checks.router_settings(list(models.values())),
         *model_checks.targets_fit(models),
+        *signature.completed(models),
         *cycles.no_cycles(models),
     ]
     findings.sort(key=lambda finding: finding.level != "error")

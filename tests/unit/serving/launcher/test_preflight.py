@@ -13,7 +13,7 @@ from triton_router.serving.launcher.endpoints import Endpoint
 from triton_router.serving.launcher.find import Installation
 from triton_router.serving.launcher.models import closure, read_models
 from triton_router.serving.launcher.options import ServeOptions
-from triton_router.serving.launcher.preflight import cycles, flags, host
+from triton_router.serving.launcher.preflight import cycles, flags, host, signature
 from triton_router.serving.launcher.preflight import models as checks
 from triton_router.serving.launcher.python_runtime import PythonRuntime
 
@@ -302,6 +302,27 @@ def test_a_name_that_a_shell_would_split_is_refused(repository: Repository) -> N
     """The stub would die at the start, and the server wait for it for ever."""
     (found,) = checks.plain_names(list(repository.target().model("my model", "").models().values()))
     assert "'my model'" in found.what
+
+
+def test_targets_that_leave_nothing_to_complete_from_are_refused(repository: Repository) -> None:
+    """A routed model that declares no tensors fails at its load when its targets disagree, so that is tried."""
+    files = {"router.yaml": "targets: [{name: a, model: target}, {name: b, model: other}]"}
+    repository.model("routed", 'backend: "router"', files).target()
+    repository.model("other", f'backend: "onnxruntime" {TENSORS.replace("FP32", "INT32")}')
+    (found,) = signature.completed(repository.models())
+    assert levels([found]) == ["error"]
+    assert found.why == "tensor 'x' is TYPE_FP32[4] at one target and TYPE_INT32[4] at 'other'"
+    assert "'routed'" in found.what
+    (repository.path / "other" / "config.pbtxt").write_text(TENSORS)
+    assert signature.completed(repository.models()) == []
+
+
+def test_what_another_check_refuses_is_not_completed(repository: Repository) -> None:
+    """A missing target and a circle have their own findings; a declared model needs no completion."""
+    missing = {"router.yaml": "targets: [{name: a, model: nowhere}]"}
+    circle = {"router.yaml": "targets: [{name: a, model: circle}]"}
+    repository.model("missing", 'backend: "router"', missing).model("circle", 'backend: "router"', circle)
+    assert signature.completed(repository.routed().target('backend: "onnxruntime"').models()) == []
 
 
 @pytest.mark.parametrize(
