@@ -12,7 +12,7 @@ from triton_router.serving.launcher import backend_directory, command, python_ru
 from triton_router.serving.launcher.endpoints import Endpoints, endpoints_of
 from triton_router.serving.launcher.find import Installation, find
 from triton_router.serving.launcher.models import ServedModel, closure, read_models
-from triton_router.serving.launcher.preflight import cycles, flags, host, signature
+from triton_router.serving.launcher.preflight import cycles, flags, host, repositories, signature
 from triton_router.serving.launcher.preflight import models as model_checks
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def plan(options: ServeOptions) -> LaunchPlan:
     installation = find(options.tritonserver)
     python = python_runtime.current()
     server = capabilities(installation.version)
-    present = read_models(options.repositories)
+    mistaken = repositories.mistaken(options.repositories, options.control_mode)
+    present = read_models([path for path in options.repositories if path not in mistaken])
     by_name = {model.name: model for model in present}
     load = tuple(closure(by_name, options.load_models)) if "*" not in options.load_models else ("*",)
     chosen = set(load) if options.control_mode == "explicit" and "*" not in load else set(by_name)
@@ -91,6 +92,7 @@ def plan(options: ServeOptions) -> LaunchPlan:
         ),
         *flags.header_patterns(options),
         *flags.exposure(options),
+        *mistaken.values(),
         *model_checks.unique([model for model in present if model.name in chosen]),
         *model_checks.wanted_exist(by_name, options.load_models),
         *model_checks.plain_names(list(models.values())),

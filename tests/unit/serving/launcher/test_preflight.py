@@ -15,6 +15,7 @@ from triton_router.serving.launcher.models import closure, read_models
 from triton_router.serving.launcher.options import ServeOptions
 from triton_router.serving.launcher.preflight import cycles, flags, host, signature
 from triton_router.serving.launcher.preflight import models as checks
+from triton_router.serving.launcher.preflight.repositories import mistaken
 from triton_router.serving.launcher.python_runtime import PythonRuntime
 
 if TYPE_CHECKING:
@@ -340,3 +341,25 @@ def test_a_model_without_a_version_is_refused(repository: Repository, config: st
     (found,) = checks.complete_files(list(repository.models().values()))
     assert found.level == "error"
     assert found.hint == hint.format(repository.path / "m" / "1")
+
+
+def test_a_directory_without_models_is_said(repository: Repository) -> None:
+    """A server of nothing helps nobody, unless models may come later."""
+    (found,) = mistaken([repository.path], "none").values()
+    assert levels([found]) == ["error"]
+    assert found.what == f"no models in {repository.path}"
+    assert levels(list(mistaken([repository.path], "explicit").values())) == ["warning"]
+    (repository.path / "notes").mkdir()
+    assert levels(list(mistaken([repository.path], "none").values())) == ["error"]
+    assert mistaken([repository.target().path, repository.path / "absent"], "none") == {}
+
+
+@pytest.mark.parametrize("wrong", ["model", "parent"])
+def test_a_directory_that_is_one_too_deep_or_too_high_is_recognised(tmp_path: Path, wrong: str) -> None:
+    """The hint names the repository that was meant."""
+    meant = Repository(tmp_path / "my models").target().path
+    given = {"model": meant / "target", "parent": tmp_path}[wrong]
+    (found,) = mistaken([given], "explicit").values()
+    assert levels([found]) == ["error"]
+    assert "looks like" in found.what
+    assert found.hint == f"did you mean --repository '{meant}'?"
