@@ -320,7 +320,7 @@ def test_a_server_outside_explicit_mode(
     for action in ("load", "unload"):
         command(action, "numbers", code=1)
         assert "explicit model load / unload is not allowed" in command.err
-        assert "hint: start it with: triton-router serve --model-control-mode explicit" in command.err
+        assert "hint: start it with: triton-router serve --repository DIR --model-control-mode explicit" in command.err
 
 
 def test_a_server_that_restricts_this_api(
