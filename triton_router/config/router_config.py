@@ -116,7 +116,8 @@ class RouterConfig(_Settings):
     Attributes:
         targets: The siblings to choose from.
         policy: How one is chosen: lowest predicted ``latency``, ``least-request`` in flight, or ``random``.
-        explore: Share of requests sent to a target that is not the favourite, so that its profile stays true.
+        explore: Share of requests that may go to a target other than the favourite, so that its profile stays true;
+            one that is n times as slow gets an n-th of it.
         streaming: Whether the routed model is decoupled (several responses per request, gRPC streaming only).
         dispatch: How requests travel.
     """

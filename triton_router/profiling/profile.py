@@ -44,10 +44,11 @@ class TargetProfile:
             without load and perhaps on another machine, they fade as live evidence arrives.
     """
 
-    __slots__ = ("_histogram", "_latency", "_live", "_measured_ms", "_paired", "_predicted_ms")
+    __slots__ = ("_alone", "_histogram", "_latency", "_live", "_measured_ms", "_paired", "_predicted_ms")
 
     def __init__(self, measured: Iterable[tuple[float, float]] = ()) -> None:
         self._latency = AffineLatency()
+        self._alone = AffineLatency()
         self._histogram = LatencyHistogram()
         self._live = 0
         self._paired = 0
@@ -55,6 +56,7 @@ class TargetProfile:
         self._measured_ms = 0.0
         for work, latency_ms in measured:
             self._latency.observe(latency_ms, work)
+            self._alone.observe(latency_ms, work)
 
     @property
     def is_proven(self) -> bool:
@@ -71,8 +73,16 @@ class TargetProfile:
         """Return the expected latency in milliseconds; 0.0 while the target is unproven."""
         return self._latency.predict(work, ahead, device_ahead)
 
+    def predict_alone(self, work: float) -> float:
+        """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while unproven.
+
+        Learned apart, from requests that had the device to themselves: under steady load the other fit cannot tell
+        what a request takes from what it waits, and what it takes is what it costs the others.
+        """
+        return self._alone.predict(work) or self._latency.predict(work)
+
     def record_latency(
-        self, latency_ms: float, work: float, ahead: float, device_ahead: float, predicted_ms: float
+        self, latency_ms: float, work: float, ahead: float, device_ahead: float, predicted_ms: float, alone: bool
     ) -> None:
         """Learn from a request that was served.
 
@@ -82,6 +92,7 @@ class TargetProfile:
             ahead: Work that was in flight at the target when it was chosen.
             device_ahead: Likewise at other targets of the same device.
             predicted_ms: What had been predicted; 0.0 for nothing.
+            alone: Whether nothing else was in flight on the device, at its beginning or at its end.
         """
         self._live += 1
         self._histogram.add(latency_ms)
@@ -90,6 +101,8 @@ class TargetProfile:
             self._predicted_ms += predicted_ms
             self._measured_ms += latency_ms
         self._latency.observe(latency_ms, work, ahead, device_ahead)
+        if alone:
+            self._alone.observe(latency_ms, work)
 
     def summary(self) -> LatencySummary:
         """Return the figures that people and metrics see."""

@@ -87,7 +87,7 @@ class RoutingEngine:
         self._explore = explore if policy.learns else 0.0
         self._rng = rng
         self._lock = Lock()
-        self._unlearned: list[tuple[TargetState, RoutingDecision, float]] = []
+        self._unlearned: list[tuple[TargetState, RoutingDecision, float, bool]] = []
         self._learned_at = 0.0
 
     def decide(self, context: RoutingContext, now: float) -> RoutingDecision:
@@ -115,7 +115,7 @@ class RoutingEngine:
                 case Verdict.SUCCESS:
                     state.succeeded += 1
                     state.health.succeeded()
-                    self._unlearned.append((state, decision, outcome.latency_ms))
+                    self._unlearned.append((state, decision, outcome.latency_ms, self._was_alone(state, decision)))
                     if self._is_due(state, now):
                         self._learn(now)
                 case Verdict.TARGET_ERROR:
@@ -129,6 +129,12 @@ class RoutingEngine:
                 case Verdict.CANCELLED:
                     state.cancelled += 1
 
+    def _was_alone(self, state: TargetState, decision: RoutingDecision) -> bool:
+        if decision.ahead or decision.device_ahead:
+            return False
+        backend = state.target.backend
+        return not any(other.in_flight for other in self._states if other.target.backend is backend)
+
     def _is_due(self, state: TargetState, now: float) -> bool:
         return (
             now - self._learned_at > _LEARN_WITHIN_S
@@ -137,13 +143,14 @@ class RoutingEngine:
         )
 
     def _learn(self, now: float) -> None:
-        for state, decision, latency_ms in self._unlearned:
+        for state, decision, latency_ms, alone in self._unlearned:
             state.profile.record_latency(
                 latency_ms,
                 decision.context.work,
                 decision.ahead,
                 decision.device_ahead,
                 decision.expected_latency_ms,
+                alone,
             )
         self._unlearned.clear()
         self._learned_at = now
@@ -208,9 +215,9 @@ class RoutingEngine:
                 device_ahead += other.work_in_flight
                 device_in_flight += other.in_flight
         profile = state.profile
-        alone = profile.predict_latency(context.work)
         if not device_in_flight:
-            return Candidate(state, alone, 0.0, alone, 0)
+            return Candidate(state, profile.predict_latency(context.work), 0.0)
+        alone = profile.predict_alone(context.work)
         expected = profile.predict_latency(context.work, state.work_in_flight, device_ahead)
         return Candidate(state, expected, device_ahead, alone, device_in_flight)
 

@@ -110,7 +110,9 @@ def test_measurements_from_build_time_fade(factor: float) -> None:
     for _ in range(10):
         work = rng.choice([16, 256, 1024])
         predicted = profile.predict_latency(work)
-        profile.record_latency(factor * affine(work, 0) * max(0.5, rng.gauss(1, 0.05)), work, 0, 0, predicted)
+        profile.record_latency(
+            factor * affine(work, 0) * max(0.5, rng.gauss(1, 0.05)), work, 0, 0, predicted, alone=True
+        )
     assert profile.predict_latency(256) == pytest.approx(factor * affine(256, 0), rel=0.3)
 
 

@@ -105,6 +105,7 @@ def test_a_loaded_device_is_not_shared_out_to_its_slower_targets() -> None:
     """On one saturated processor a variant that needs three times the work is left alone, however long the queue."""
     engine = make(10.0, 30.0)
     need = {"t0": 10.0, "t1": 30.0}
+    burst: list[RoutingDecision] = []
     for now in range(0, 3000, 10):  # thirty in flight, served one after another by the one processor
         burst = [engine.decide(RoutingContext(1, 10), now) for _ in range(30)]
         busy = 0.0
@@ -113,6 +114,21 @@ def test_a_loaded_device_is_not_shared_out_to_its_slower_targets() -> None:
             engine.finish(decision, Outcome(Verdict.SUCCESS, busy), now + 1)
     last = Counter(decision.target.name for decision in burst)
     assert last["t0"] >= 27
+
+
+def test_steady_load_does_not_hide_what_a_request_costs() -> None:
+    """After an hour without one idle moment, the variant that needs three times the work is still left alone."""
+    engine = make(10.0, 30.0)
+    rng = random.Random(11)
+    waiting = [engine.decide(RoutingContext(1, 10), 0.0) for _ in range(8)]
+    chosen = Counter[str]()
+    for step in range(3000):
+        decision = waiting.pop(0)
+        latency = (80.0 if decision.target.name == "t0" else 110.0) * rng.lognormvariate(0, 0.3)
+        engine.finish(decision, Outcome(Verdict.SUCCESS, latency), step * 0.03)
+        waiting.append(engine.decide(RoutingContext(1, 10), step * 0.03))
+        chosen[waiting[-1].target.name] += 1
+    assert chosen["t1"] < 60
 
 
 def test_another_device_takes_what_a_loaded_one_cannot() -> None:
@@ -126,6 +142,7 @@ def test_another_device_takes_what_a_loaded_one_cannot() -> None:
         explore=0.0,
         rng=random.Random(10).random,
     )
+    burst: list[RoutingDecision] = []
     for now in range(0, 1000, 10):
         burst = [engine.decide(RoutingContext(1, 10), now) for _ in range(12)]
         busy = {"gpu": 0.0, "cpu": 0.0}
