@@ -155,5 +155,5 @@ def validate_router_config(document: Document) -> RouterConfig:
         return RouterConfig.model_validate(document.data)
     except ValidationError as error:
         raise document.validation_error(
-            error, hint=f"the keys of {ROUTER_FILE} are described in docs/router-yaml.md"
+            error, hint=f"the keys of {ROUTER_FILE} are described in docs/router-yaml.md", settings=RouterConfig
         ) from error

@@ -101,5 +101,7 @@ def validate_pipeline(document: Document) -> PipelineSpec:
         return PipelineSpec.model_validate(document.data)
     except ValidationError as error:
         raise document.validation_error(
-            error, hint="a pipeline has name, inputs, outputs and steps; see: triton-router pipeline --help"
+            error,
+            hint="a pipeline has name, inputs, outputs and steps; see: triton-router pipeline --help",
+            settings=PipelineSpec,
         ) from error
