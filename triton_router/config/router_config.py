@@ -124,7 +124,7 @@ class RouterConfig(_Settings):
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
     policy: Literal["latency", "least-request", "random"] = "latency"
-    explore: Annotated[float, Field(ge=0, le=0.1)] = 0.01
+    explore: Annotated[float, Field(ge=0, le=0.1)] = 0.002
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
 
