@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from triton_router import __version__
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TritonRouterError as error:
         output.print_error(error)
         return mapping_of(error).exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        _forget(interrupt)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has enough. Python flushes stdout once more at exit: give it a place.
@@ -73,6 +75,23 @@ def _run(argv: Sequence[str] | None) -> int:
         return command(args)
     finally:
         sys.stdout.flush()  # here a closed pipe can still be told from a failure, --help included
+
+
+def _forget(interrupt: BaseException) -> None:
+    """Collect what the interrupted calls held, without a word of the objects that it left half-made.
+
+    An interrupt can fall into a library's constructor; the destructor of that object then fails, and Python would
+    print the failure where only silence is due.
+    """
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        error: BaseException | None = interrupt
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error.__traceback__, error = None, error.__context__
+    finally:
+        sys.unraisablehook = report
 
 
 if __name__ == "__main__":

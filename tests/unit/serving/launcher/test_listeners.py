@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -20,20 +19,25 @@ print(listener.getsockname()[1], flush=True)
 sys.stdin.read()
 """
 THROUGH_A_SCRIPT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {LISTEN!r}])"
+WAIT = "import sys; sys.stdin.read()"
+
+
+def _in_a_session_of_its_own(program: str) -> subprocess.Popen[str]:
+    """Start it so that its session is known: in a container, the test's own leader may lie outside, as process 0."""
+    words = [sys.executable, "-c", program]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("program", [LISTEN, THROUGH_A_SCRIPT])
 def test_a_port_belongs_to_the_session_that_listens_there(program: str) -> None:
     """The leader or a child of it; for every other session the port is another's."""
-    words = [sys.executable, "-c", program]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        assert not held_by_another(process.pid, port)
-        assert held_by_another(os.getsid(0), port)
-        process.communicate()
+    with _in_a_session_of_its_own(program) as server, _in_a_session_of_its_own(WAIT) as bystander:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        assert not held_by_another(server.pid, port)
+        assert held_by_another(bystander.pid, port)
+        server.communicate()
+        bystander.communicate()
 
 
 def test_a_port_where_nobody_listens_is_not_held() -> None:
