@@ -10,7 +10,8 @@ import pytest
 
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import POLICIES
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 def engine(targets: int) -> RoutingEngine:
     return RoutingEngine(
         [(Target(f"t{i}", f"m{i}"), TargetProfile([(1, 1.0 + i), (64, 2.0 + i)])) for i in range(targets)],
-        POLICIES["latency"],
-        explore=0.01,
+        policy_named("latency"),
+        rules=RoutingRules(explore=0.01),
         rng=random.random,
     )
 

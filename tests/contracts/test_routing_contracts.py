@@ -3,91 +3,161 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from inspect import getmembers, isfunction
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.profile import TargetProfile
-from triton_router.routing import filters, pickers, scorers
+from triton_router.routing import filters, scorers
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.health import Health
-from triton_router.routing.policies import POLICIES
-from triton_router.routing.protocols import Candidate, TargetState
-from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
+from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Uniform
+from triton_router.routing.policies import POLICIES, policy_named
+from triton_router.routing.protocols import Candidate, Device
+from triton_router.routing.rules import RoutingRules
+from triton_router.routing.selection import predict
+from triton_router.routing.types import Backend, Outcome, RoutingContext, Target, Verdict
 
+if TYPE_CHECKING:
+    from triton_router.routing.protocols import Filter, Picker, Scorer
 
-def plugins(module: object) -> list[pytest.param]:
-    found = [f for name, f in getmembers(module, isfunction) if f.__module__ == module.__name__ and name[0] != "_"]
-    return [pytest.param(f, id=f.__name__) for f in found]
+FILTERS = [
+    *(pytest.param(f, id=name) for name, f in getmembers(filters, isfunction) if f.__module__ == filters.__name__),
+    pytest.param(filters.Late(0.9), id="Late"),
+    pytest.param(filters.Overloaded(0.5), id="Overloaded"),
+]
+FILTERS = [plugin for plugin in FILTERS if plugin.id[0] != "_"]
+SCORERS = [
+    pytest.param(f, id=name)
+    for name, f in getmembers(scorers, isfunction)
+    if f.__module__ == scorers.__name__ and name[0] != "_"
+]
+PICKERS = [pytest.param(p(), id=p.__name__) for p in (BestThenLeastRequest, PowerOfTwo, Uniform)]
 
 
 @st.composite
-def candidates(draw: st.DrawFn) -> list[Candidate]:
+def candidates(draw: st.DrawFn, *, rated: bool = False) -> list[Candidate]:
+    """Any state in which a plugin may meet targets: unproven or learned, idle or loaded, priced or free."""
+    devices = {backend: Device(utilization=draw(st.floats(0.0, 1.0))) for backend in Backend}
     made = []
     for index in range(draw(st.integers(1, 6))):
-        seed = draw(st.lists(st.floats(0.01, 1e5), max_size=3))
-        state = TargetState(Target(f"t{index}", "m"), TargetProfile((16.0, value) for value in seed), Health())
-        state.in_flight = draw(st.integers(0, 1000))
-        state.work_in_flight = 16.0 * state.in_flight
-        made.append(
-            Candidate(
-                state,
-                state.profile.predict_latency(16.0, state.work_in_flight),
-                0.0,
-                score=draw(st.floats(0.0, 1.0)),
-            )
+        backend = draw(st.sampled_from(list(Backend)))
+        profile = TargetProfile(
+            [(16.0, value) for value in draw(st.lists(st.floats(0.01, 1e5), max_size=3))],
+            power_w=draw(
+                st.sampled_from([UNKNOWN_FIGURE, Figure(20.0, Source.ESTIMATED), Figure(90.0, Source.MEASURED)])
+            ),
+            memory_mb=draw(st.sampled_from([UNKNOWN_FIGURE, Figure(80.0, Source.ESTIMATED)])),
         )
+        target = Target(f"t{index}", "m", backend=backend, price_per_hour=draw(st.sampled_from([0.0, 0.5, 3.0])))
+        candidate = Candidate(target, profile, Health(), devices[backend])
+        candidate.in_flight = draw(st.integers(0, 1000))
+        candidate.work_in_flight = 16.0 * candidate.in_flight
+        candidate.device.in_flight += candidate.in_flight
+        candidate.device.work_in_flight += candidate.work_in_flight
+        candidate.is_preferred = draw(st.booleans())
+        candidate.complexity_ms = draw(st.sampled_from([0.0, 1.0, 7.5]))
+        for _ in range(draw(st.integers(0, 4))):
+            candidate.health.failed(1.0)
+        candidate.score = draw(st.floats(0.0, 1.0)) if rated else 0.0
+        made.append(candidate)
+    predict(made, 64.0, 4)
     return made
 
 
-CONTEXT = RoutingContext(4, 64.0)
+CONTEXTS = st.builds(
+    RoutingContext,
+    batch_size=st.just(4),
+    work=st.just(64.0),
+    max_latency_ms=st.sampled_from([0.0, 0.5, 100.0]),
+    min_throughput=st.sampled_from([0.0, 10.0, 1e9]),
+    max_memory_mb=st.sampled_from([0.0, 50.0]),
+    max_power_w=st.sampled_from([0.0, 30.0]),
+    allowed_backends=st.sampled_from([None, frozenset({Backend.CPU}), frozenset[Backend]()]),
+)
 
 
-@pytest.mark.parametrize("scorer", plugins(scorers))
-@given(candidates=candidates(), seed=st.integers(0, 100))
-def test_scorers(scorer: object, candidates: list[Candidate], seed: int) -> None:
+def seen(candidates: list[Candidate]) -> list[object]:
+    """Return everything that a plugin could change."""
+    return [
+        (c.expected_latency_ms, c.alone_ms, c.in_flight, c.score, c.device.in_flight, c.health.consecutive_failures)
+        for c in candidates
+    ]
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+@given(candidates=candidates(), context=CONTEXTS, seed=st.integers(0, 100))
+def test_scorers(scorer: Scorer, candidates: list[Candidate], context: RoutingContext, seed: int) -> None:
     """Scores are finite and in [0, 1], one each; order does not matter; nothing is changed."""
-    before = [(c.expected_latency_ms, c.state.in_flight, c.score) for c in candidates]
-    scores = scorer(CONTEXT, candidates)
+    before = seen(candidates)
+    scores = scorer(context, candidates)
     assert len(scores) == len(candidates)
     assert all(0.0 <= score <= 1.0 for score in scores)
-    assert [(c.expected_latency_ms, c.state.in_flight, c.score) for c in candidates] == before
+    assert seen(candidates) == before
     order = random.Random(seed).sample(range(len(candidates)), len(candidates))
-    assert scorer(CONTEXT, [candidates[i] for i in order]) == [scores[i] for i in order]
+    assert scorer(context, [candidates[i] for i in order]) == [scores[i] for i in order]
 
 
-@given(candidates=candidates())
-def test_lower_latency_never_scores_worse(candidates: list[Candidate]) -> None:
-    """Among candidates of known latency and equal cost to others, the faster one's score is at least as high."""
-    for candidate in candidates:
-        candidate.alone_ms, candidate.device_in_flight = 1.0, 3 if candidate.expected_latency_ms else 0
-    scores = scorers.latency(CONTEXT, [c for c in candidates if c.expected_latency_ms])
-    candidates = [c for c in candidates if c.expected_latency_ms]
-    pairs = zip(candidates, scores, strict=True)
-    known = sorted((c.expected_latency_ms, -score) for c, score in pairs if c.expected_latency_ms)
-    assert [-s for _, s in known] == sorted((-s for _, s in known), reverse=True)
+@pytest.mark.parametrize(
+    "scorer", [scorers.latency, scorers.least_latency, scorers.throughput, scorers.cost, scorers.power]
+)
+@given(candidates=candidates(), faster=st.floats(0.01, 1.0))
+def test_lower_latency_never_scores_worse(scorer: Scorer, candidates: list[Candidate], faster: float) -> None:
+    """A target that becomes faster, all else unchanged, never loses against any other by it."""
+    known = [c for c in candidates if c.expected_latency_ms]
+    assume(known)
+    before = scorer(RoutingContext(4, 64.0), known)
+    known[0].expected_latency_ms *= faster
+    known[0].alone_ms *= faster
+    after = scorer(RoutingContext(4, 64.0), known)
+    for old, new in zip(before[1:], after[1:], strict=True):
+        assert after[0] - new >= before[0] - old - 1e-9
 
 
-@pytest.mark.parametrize("picker", plugins(pickers))
-@given(candidates=candidates(), seed=st.integers(0, 1000))
-def test_pickers(picker: object, candidates: list[Candidate], seed: int) -> None:
-    """A picker returns a valid index and changes nothing."""
-    before = [(c.score, c.state.in_flight) for c in candidates]
-    index = picker(candidates, random.Random(seed).random)
-    assert 0 <= index < len(candidates)
-    assert [(c.score, c.state.in_flight) for c in candidates] == before
+@pytest.mark.parametrize("picker", PICKERS)
+@given(candidates=candidates(rated=True), seed=st.integers(0, 1000))
+def test_pickers(picker: Picker, candidates: list[Candidate], seed: int) -> None:
+    """A picker returns a valid index of positive probability and changes nothing; probabilities sum to 1."""
+    before = seen(candidates)
+    index = picker.pick(candidates, random.Random(seed).random)
+    chances = picker.probabilities(candidates)
+    assert sum(chances) == pytest.approx(1.0)
+    assert chances[index] > 0.0
+    assert seen(candidates) == before
 
 
-@pytest.mark.parametrize("rejects", plugins(filters))
-@given(candidates=candidates(), now=st.floats(0, 1e6))
-def test_filters(rejects: object, candidates: list[Candidate], now: float) -> None:
-    """A filter answers with a reason or nothing, and changes nothing."""
-    for candidate in candidates:
-        before = candidate.state.in_flight
-        assert isinstance(rejects(CONTEXT, candidate.state, now), str)
-        assert candidate.state.in_flight == before
+@pytest.mark.parametrize("picker", PICKERS)
+def test_pickers_keep_to_their_probabilities(picker: Picker) -> None:
+    """Over 20,000 picks each candidate's share is its probability, within 4 standard deviations."""
+    made = [Candidate(Target(f"t{i}", "m"), TargetProfile(), Health(), Device()) for i in range(5)]
+    for candidate, score, load in zip(made, (0.9, 1.0, 0.97, 0.2, 0.98), (1, 2, 1, 0, 1), strict=True):
+        candidate.score, candidate.in_flight = score, load
+    rng = random.Random(3).random
+    picked = Counter(picker.pick(made, rng) for _ in range(20_000))
+    for index, chance in enumerate(picker.probabilities(made)):
+        assert abs(picked[index] - 20_000 * chance) <= 4 * (20_000 * chance * (1 - chance)) ** 0.5
+
+
+@pytest.mark.parametrize("rejects", FILTERS)
+@given(candidates=candidates(), context=CONTEXTS, now=st.floats(0, 1e6), seed=st.integers(0, 100))
+def test_filters(rejects: Filter, candidates: list[Candidate], context: RoutingContext, now: float, seed: int) -> None:
+    """A filter rejects candidates it was given, each once and with a reason, in whatever order, and changes nothing."""
+    before = seen(candidates)
+    rejected = rejects(context, candidates, now)
+    names = [candidate.target.name for candidate, _ in rejected]
+    assert len(names) == len(set(names))
+    assert set(names) <= {candidate.target.name for candidate in candidates}
+    assert all(reason for _, reason in rejected)
+    assert seen(candidates) == before
+    shuffled = random.Random(seed).sample(candidates, len(candidates))
+    ties = len({c.expected_latency_ms for c in candidates}) < len(candidates)
+    if not ties:  # among equally fast ones, "the fastest" is the first
+        assert {c.target.name for c, _ in rejects(context, shuffled, now)} == set(names)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -97,8 +167,8 @@ def test_policies_through_the_engine(policy: str, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 5))
     engine = RoutingEngine(
         [(Target(f"t{i}", "m"), TargetProfile()) for i in range(count)],
-        POLICIES[policy],
-        explore=0.05,
+        policy_named(policy),
+        rules=RoutingRules(explore=0.05),
         rng=random.Random(7).random,
     )
     open_decisions = []

@@ -5,59 +5,38 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from triton_router.errors import RequestError
+from triton_router.routing import filters, selection
+from triton_router.routing.explanation import Explanation, explained
 from triton_router.routing.health import Health
-from triton_router.routing.protocols import Candidate, TargetState
+from triton_router.routing.learning import Learner
+from triton_router.routing.mirroring import MirrorBudget
+from triton_router.routing.policies import policy_named
+from triton_router.routing.protocols import Candidate, Device
+from triton_router.routing.rules import RoutingRules
+from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
 from triton_router.routing.types import (
+    OptimizationGoal,
     Outcome,
     Rejection,
     RoutingContext,
     RoutingDecision,
-    Score,
     Target,
     Verdict,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from triton_router.profiling.profile import LatencySummary, TargetProfile
+    from triton_router.profiling.profile import TargetProfile
     from triton_router.routing.policies import Policy
+    from triton_router.routing.protocols import Filter
 
-_LEARN_TOGETHER = 16
-"""Most latencies that wait to be learned."""
-_LEARN_WITHIN_S = 0.02
-"""Longest that one waits for another; slower requests are learned one by one, at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSnapshot:
-    """One target as people and metrics see it. Counts are since the routed model was loaded.
-
-    Attributes:
-        chosen: Decisions for it.
-        succeeded: Answers it gave.
-        failed: Failures that were its own.
-        refused: Requests it refused because they were wrong.
-        cancelled: Requests whose client left first.
-        resting: Whether it is out after consecutive failures.
-        consecutive_failures: Failures since its last answer, those that a pause has followed included.
-    """
-
-    target: Target
-    in_flight: int
-    chosen: int
-    succeeded: int
-    failed: int
-    refused: int
-    cancelled: int
-    resting: bool
-    confidence: float
-    latency: LatencySummary
-    consecutive_failures: int
+_DEFAULT_RULES = RoutingRules()
+_GOALS = {goal: policy_named(goal) for goal in OptimizationGoal if goal is not OptimizationGoal.BALANCED}
 
 
 class RoutingEngine:
@@ -65,10 +44,11 @@ class RoutingEngine:
 
     Args:
         targets: Each with its profile, seeded or fresh. At least one; names are unique.
-        policy: How to choose.
-        explore: Probability that a learning policy considers a target other than its favourite; it then goes there
-            with a probability of that target's score.
+        policy: How to choose, unless a request has a wish of its own.
         rng: Uniform numbers in [0, 1).
+        rules: What holds whatever the policy.
+        barred: Targets that can never serve, by name, and why.
+        log_propensities: Whether each decision carries its probability; takes a few microseconds.
     """
 
     def __init__(
@@ -76,179 +56,268 @@ class RoutingEngine:
         targets: Iterable[tuple[Target, TargetProfile]],
         policy: Policy,
         *,
-        explore: float,
         rng: Callable[[], float],
+        rules: RoutingRules = _DEFAULT_RULES,
+        barred: Mapping[str, str] | None = None,
+        log_propensities: bool = False,
     ) -> None:
-        self._states = [TargetState(target, profile, Health()) for target, profile in targets]
-        self._by_name = {state.target.name: state for state in self._states}
+        self._all = _candidates(targets, rules)
+        self._by_name = {candidate.target.name: candidate for candidate in self._all}
+        reasons = {c.target.name: "backend excluded" for c in self._all if c.target.backend in rules.excluded_backends}
+        reasons.update(barred or {})
+        self._barred = [Rejection(self._by_name[name].target, reason) for name, reason in reasons.items()]
+        self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
+        self._devices = list({id(candidate.device): candidate.device for candidate in self._all}.values())
         self._policy = policy
-        total = sum(weight for _, weight in policy.scorers)
-        self._scorers = [(scorer, weight / total) for scorer, weight in policy.scorers]
-        self._explore = explore if policy.learns else 0.0
+        self._rules = rules
+        self._rule_filters = _filters_of(rules)
         self._rng = rng
+        self._log_propensities = log_propensities
         self._lock = Lock()
-        self._unlearned: list[tuple[TargetState, RoutingDecision, float, bool]] = []
-        self._learned_at = 0.0
+        self._learner = Learner()
+        self._mirrors = MirrorBudget(rules.mirror if policy.learns else 0.0)
 
-    def decide(self, context: RoutingContext, now: float) -> RoutingDecision:
+    def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
         """Choose a target for a request and reserve its slot there, in one step.
 
         Args:
             context: What is asked.
             now: Monotonic seconds.
+            policy: Chooses instead of the one in force: an experiment's arm.
+
+        Raises:
+            RequestError: No target meets the request's constraints; nothing is reserved.
         """
         with self._lock:
-            return self._decide(context, now)
+            return self._decide(self._rules.applied_to(context), now, policy)
 
     def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        """Release the slot and learn. To be called exactly once for each decision, however the request ended.
-
-        Slots, counts and health are exact at once. Latencies are learned a few at a time where requests follow
-        each other quickly: between two requests everything has left the processor's caches, and learning one by
-        one takes ten times as long as learning sixteen together.
-        """
+        """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
         with self._lock:
-            state = self._by_name[decision.target.name]
-            state.in_flight -= 1
-            state.work_in_flight -= decision.context.work
+            self._release(decision, outcome, now)
+            candidate = decision.candidate
             match outcome.verdict:
                 case Verdict.SUCCESS:
-                    state.succeeded += 1
-                    state.health.succeeded()
-                    self._unlearned.append((state, decision, outcome.latency_ms, self._was_alone(state, decision)))
-                    if self._is_due(state, now):
-                        self._learn(now)
+                    candidate.succeeded += 1
+                    candidate.health.succeeded()
+                    self._learn(decision, outcome, now)
                 case Verdict.TARGET_ERROR:
-                    state.failed += 1
-                    state.health.failed(now)
+                    candidate.failed += 1
+                    candidate.profile.record_failure()
+                    candidate.health.failed(now)
                 case Verdict.CLIENT_ERROR:
-                    state.refused += 1
+                    candidate.refused += 1
                     # A target that has never answered and refuses everything is not what its configuration says.
-                    if not state.profile.is_proven:
-                        state.health.failed(now)
+                    if not candidate.profile.is_proven:
+                        candidate.health.failed(now)
                 case Verdict.CANCELLED:
-                    state.cancelled += 1
+                    candidate.cancelled += 1
 
-    def _was_alone(self, state: TargetState, decision: RoutingDecision) -> bool:
-        if decision.ahead or decision.device_ahead:
-            return False
-        backend = state.target.backend
-        return not any(other.in_flight for other in self._states if other.target.backend is backend)
+    def mirror(self, decision: RoutingDecision) -> RoutingDecision | None:
+        """Choose a target for a copy of a decided request, to learn from, if the budget allows; usually None.
 
-    def _is_due(self, state: TargetState, now: float) -> bool:
-        return (
-            now - self._learned_at > _LEARN_WITHIN_S
-            or len(self._unlearned) >= _LEARN_TOGETHER
-            or not state.profile.is_proven
-        )
+        Nobody waits for the copy's answer, so that learning about a target that nothing else would choose costs no
+        client its time. The slot is reserved like any other, and the decision to be finished.
 
-    def _learn(self, now: float) -> None:
-        for state, decision, latency_ms, alone in self._unlearned:
-            state.profile.record_latency(
-                latency_ms,
-                decision.context.work,
-                decision.ahead,
-                decision.device_ahead,
-                decision.expected_latency_ms,
-                alone,
+        Args:
+            decision: What was decided for the request itself.
+        """
+        context = decision.context
+        if not self._mirrors.is_open or not context.may_explore or context.is_constrained:
+            return None
+        with self._lock:
+            others = [candidate for candidate in self._open if candidate is not decision.candidate]
+            candidate = self._mirrors.choose(others, decision.work, context.batch_size)
+            if candidate is None or self._mirrors.under_way:
+                return None
+            self._mirrors.begin()
+            candidate.mirrored += 1
+            selection.predict((candidate,), decision.work, context.batch_size)
+            return self._reserve(context, decision.work, candidate, "mirror", decision.policy)
+
+    def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
+        """Return what `decide` would do and why; nothing is reserved, counted or learned."""
+        with self._lock:
+            context = self._rules.applied_to(context)
+            policy = self._policy_for(context, policy)
+            kept, rejections, reason = self._considered(context, context.counted_work(), now, policy)
+            selection.rate(context, kept, policy)
+            return explained(
+                self._all,
+                kept,
+                [*self._barred, *rejections],
+                policy,
+                reason if kept else "refused",
+                (context, selection.probabilities(kept, policy, self._explore(context, policy)) if kept else []),
             )
-        self._unlearned.clear()
-        self._learned_at = now
 
     def snapshot(self, now: float) -> list[TargetSnapshot]:
         """Return every target as it stands."""
         with self._lock:
-            self._learn(now)
-            return [
-                TargetSnapshot(
-                    target=state.target,
-                    in_flight=state.in_flight,
-                    chosen=state.chosen,
-                    succeeded=state.succeeded,
-                    failed=state.failed,
-                    refused=state.refused,
-                    cancelled=state.cancelled,
-                    resting=state.health.is_out(now),
-                    confidence=state.profile.confidence,
-                    latency=state.profile.summary(),
-                    consecutive_failures=state.health.consecutive_failures,
-                )
-                for state in self._states
-            ]
+            self._learner.learn(now)
+            return [snapshot_of(candidate, now) for candidate in self._all]
 
-    def _decide(self, context: RoutingContext, now: float) -> RoutingDecision:
+    def state(self, now: float) -> dict[str, dict[str, object]]:
+        """Return what was learned, by the name of the target, to be written down and read by `TargetProfile`."""
+        with self._lock:
+            self._learner.learn(now)
+            return {candidate.target.name: candidate.profile.state() for candidate in self._all}
+
+    def curve(self, target: str, work: float, rows: float) -> tuple[float, float]:
+        """Return what a call of a target costs whatever it carries, and what this work adds, in milliseconds."""
+        return self._by_name[target].profile.fixed_and_marginal(work, rows)
+
+    def _policy_for(self, context: RoutingContext, policy: Policy | None) -> Policy:
+        if context.optimization_goal is not OptimizationGoal.BALANCED:
+            return _GOALS[context.optimization_goal]
+        return policy or self._policy
+
+    def _explore(self, context: RoutingContext, policy: Policy) -> float:
+        return self._rules.explore if policy.learns and context.may_explore else 0.0
+
+    def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
+        work = context.work or context.counted_work()
         if context.pinned:
-            return self._reserve(context, [self._candidate(context, self._by_name[context.pinned])], 0, "sequence", [])
-        if len(self._states) == 1:
-            return self._reserve(context, [self._candidate(context, self._states[0])], 0, "only", [])
-        candidates, rejections = self._consider(context, now)
-        if not candidates:
-            everyone = [self._candidate(context, state) for state in self._states]
-            return self._reserve(context, everyone, self._pick(context, everyone), "panic", rejections)
-        index = self._pick(context, candidates)
-        if self._explore and context.may_explore and len(candidates) > 1 and self._rng() < self._explore:
-            other = (index + 1 + int(self._rng() * (len(candidates) - 1))) % len(candidates)
+            return self._without_choice(context, work, self._by_name[context.pinned], "sequence")
+        if len(self._open) == 1 and not context.is_constrained:
+            return self._without_choice(context, work, self._open[0], "only")
+        policy = self._policy_for(context, policy)
+        kept, rejections, reason = self._considered(context, work, now, policy)
+        if not kept:
+            raise _refusal([*self._barred, *rejections])
+        selection.rate(context, kept, policy)
+        index = policy.picker.pick(kept, self._rng)
+        explore = self._explore(context, policy) if reason == "policy" and len(kept) > 1 else 0.0
+        if explore and self._rng() < explore:
+            other = (index + 1 + int(self._rng() * (len(kept) - 1))) % len(kept)
             # A target ten times as slow is tried a tenth as often: exploring costs the same whatever it tries.
-            if self._rng() < candidates[other].score:
-                return self._reserve(context, candidates, other, "explore", rejections)
-        return self._reserve(context, candidates, index, "policy", rejections)
+            if self._rng() < kept[other].score:
+                index, reason = other, "explore"
+        decision = self._reserve(context, work, kept[index], reason, policy.name)
+        decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
+        if rejections or self._barred:
+            decision.rejections = [*self._barred, *rejections]
+        if self._log_propensities:
+            decision.propensity = selection.probabilities(kept, policy, explore)[index]
+        return decision
 
-    def _consider(self, context: RoutingContext, now: float) -> tuple[list[Candidate], list[Rejection]]:
-        candidates: list[Candidate] = []
-        rejections: list[Rejection] = []
-        filters = self._policy.filters
-        for state in self._states:
-            for rejects in filters:
-                reason = rejects(context, state, now)
-                if reason:
-                    rejections.append(Rejection(state.target, reason))
-                    break
-            else:
-                candidates.append(self._candidate(context, state))
-        return candidates, rejections
+    def _considered(
+        self, context: RoutingContext, work: float, now: float, policy: Policy
+    ) -> tuple[list[Candidate], list[Rejection], str]:
+        """Return who is left to choose from, who is not, and the reason if it is an unusual one."""
+        selection.predict(self._open, work, context.batch_size)
+        if self._rules.max_backend_utilization:
+            for device in self._devices:
+                device.settle(now)
+        able, rejections = self._open, []
+        if context.is_constrained:
+            able, rejections = selection.constrained(context, able, now)
+            if not able:
+                return able, rejections, "refused"
+        kept, unfit = selection.filtered(context, able, now, policy.filters)
+        rejections += unfit
+        if not kept:
+            return able, rejections, "panic"
+        kept, unwanted = selection.filtered(context, kept, now, self._rule_filters)
+        rejections += unwanted
+        if not context.max_latency_ms:
+            return kept, rejections, "policy"
+        kept, late = selection.filtered(context, kept, now, (policy.late,))
+        is_late = len(kept) == 1 and not policy.late.meets(kept[0], context.max_latency_ms)
+        return kept, rejections + late, "late" if is_late else "policy"
 
-    def _candidate(self, context: RoutingContext, state: TargetState) -> Candidate:
-        backend = state.target.backend
-        device_ahead, device_in_flight = 0.0, state.in_flight
-        for other in self._states:
-            if other is not state and other.in_flight and other.target.backend is backend:
-                device_ahead += other.work_in_flight
-                device_in_flight += other.in_flight
-        profile = state.profile
-        if not device_in_flight:
-            return Candidate(state, profile.predict_latency(context.work), 0.0)
-        alone = profile.predict_alone(context.work)
-        expected = profile.predict_latency(context.work, state.work_in_flight, device_ahead)
-        return Candidate(state, expected, device_ahead, alone, device_in_flight)
-
-    def _pick(self, context: RoutingContext, candidates: Sequence[Candidate]) -> int:
-        for scorer, share in self._scorers:
-            for candidate, score in zip(candidates, scorer(context, candidates), strict=True):
-                candidate.score += share * score
-        return self._policy.picker(candidates, self._rng)
+    def _without_choice(
+        self, context: RoutingContext, work: float, candidate: Candidate, reason: str
+    ) -> RoutingDecision:
+        selection.predict((candidate,), work, context.batch_size)
+        candidate.score = 1.0
+        decision = self._reserve(context, work, candidate, reason, "")
+        decision.rated = [(candidate, 1.0, candidate.expected_latency_ms)]
+        decision.rejections = self._barred
+        return decision
 
     def _reserve(
-        self,
-        context: RoutingContext,
-        candidates: list[Candidate],
-        index: int,
-        reason: str,
-        rejections: list[Rejection],
+        self, context: RoutingContext, work: float, candidate: Candidate, reason: str, policy: str
     ) -> RoutingDecision:
-        chosen = candidates[index]
-        state = chosen.state
-        ahead = state.work_in_flight
-        state.in_flight += 1
-        state.work_in_flight += context.work
-        state.chosen += 1
+        device = candidate.device
+        ahead = candidate.work_in_flight
+        candidate.in_flight += 1
+        candidate.work_in_flight += work
+        candidate.chosen += 1
+        device.in_flight += 1
+        device.work_in_flight += work
         return RoutingDecision(
-            state.target,
+            candidate.target,
             reason,
-            chosen.expected_latency_ms,
-            state.profile.confidence,
+            policy,
+            candidate.expected_latency_ms,
+            candidate.alone_ms,
+            candidate.confidence,
+            1.0,
             context,
+            work,
             ahead,
-            chosen.device_ahead,
-            [Score(c.state.target, c.score, c.expected_latency_ms) for c in candidates],
-            rejections,
+            candidate.device_ahead,
+            (),
+            candidate,
+            (),
         )
+
+    def _release(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        candidate = decision.candidate
+        device = candidate.device
+        if self._rules.max_backend_utilization:
+            device.settle(now)
+        candidate.in_flight -= 1
+        device.in_flight -= 1
+        # Sums of floats keep a residue: nothing in flight is no work in flight.
+        candidate.work_in_flight = candidate.work_in_flight - decision.work if candidate.in_flight else 0.0
+        device.work_in_flight = device.work_in_flight - decision.work if device.in_flight else 0.0
+        if decision.reason == "mirror":
+            self._mirrors.end(outcome.latency_ms)
+
+    def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        alone = not (decision.ahead or decision.device_ahead or decision.candidate.device.in_flight)
+        self._learner.add(decision, outcome.latency_ms, now, alone=alone)
+        if decision.reason != "mirror":
+            # What a request waits for others is no time in which it keeps its device busy.
+            self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
+        if outcome.memory_mb:
+            decision.candidate.profile.record_memory(outcome.memory_mb)
+        if outcome.power_w:
+            decision.candidate.profile.record_power(outcome.power_w)
+
+
+def _candidates(targets: Iterable[tuple[Target, TargetProfile]], rules: RoutingRules) -> list[Candidate]:
+    devices: dict[object, Device] = {}
+    return [
+        Candidate(
+            target,
+            profile,
+            Health(),
+            devices.setdefault(target.backend, Device()),
+            weight=rules.weight_of(target.backend),
+            is_preferred=target.backend in rules.preferred_backends,
+            confidence=profile.confidence,
+        )
+        for target, profile in targets
+    ]
+
+
+def _filters_of(rules: RoutingRules) -> tuple[Filter, ...]:
+    found: list[Filter] = []
+    if rules.mirror:
+        found.append(filters.unproven)
+    if rules.max_backend_utilization:
+        found.append(filters.Overloaded(rules.max_backend_utilization))
+    if rules.preferred_backends:
+        found.append(filters.not_preferred)
+    return tuple(found)
+
+
+def _refusal(rejections: Sequence[Rejection]) -> RequestError:
+    reasons = "; ".join(f"{rejection.target.name}: {rejection.reason}" for rejection in rejections)
+    return RequestError(
+        f"no target meets what the request demands ({reasons})",
+        hint="loosen its constraints, or call a target directly",
+    )

@@ -1,22 +1,133 @@
-"""Filters: each rejects a target for one reason."""
+"""Filters: each rejects targets for one reason.
+
+Constraints are the request's own and hold whatever happens. What the state of things forbids gives way when nothing
+would be left: a slow answer, or a try at a target that failed, is better than none.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triton_router.profiling.figures import Source
+
 if TYPE_CHECKING:
-    from triton_router.routing.protocols import TargetState
+    from collections.abc import Sequence
+
+    from triton_router.routing.protocols import Candidate, Filter
     from triton_router.routing.types import RoutingContext
 
-
-def resting(_context: RoutingContext, state: TargetState, now: float) -> str:
-    """Reject a target that failed several times in a row, until its pause is over and one request has found it well."""
-    health = state.health
-    if health.is_out(now):
-        return "resting after consecutive failures"
-    return "on probation, and being tried" if state.in_flight and health.is_on_probation else ""
+    Rejected = Sequence[tuple[Candidate, str]]
 
 
-def unproven_and_busy(_context: RoutingContext, state: TargetState, _now: float) -> str:
-    """Reject a target of unknown speed that is already being tried: one request finds out, not a herd."""
-    return "unproven, and being tried" if state.in_flight and not state.profile.is_proven else ""
+def disallowed(context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject backends that the request does not allow."""
+    allowed = context.allowed_backends
+    if allowed is None:
+        return ()
+    return [(c, "backend not allowed by the request") for c in candidates if c.target.backend not in allowed]
+
+
+def over_memory(context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets known to take more memory than the request's bound; an unknown footprint passes."""
+    bound = context.max_memory_mb
+    if not bound:
+        return ()
+    return [(c, f"takes more than {bound:g} MB") for c in candidates if _known(c.profile.memory_mb) > bound]
+
+
+def over_power(context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets known to draw more power than the request's bound; an unknown draw passes."""
+    bound = context.max_power_w
+    if not bound:
+        return ()
+    return [(c, f"draws more than {bound:g} W") for c in candidates if _known(c.profile.power_w) > bound]
+
+
+def below_throughput(context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets that cannot reach the request's rows per second, were nothing else to do; unknown ones pass."""
+    bound = context.min_throughput
+    if not bound:
+        return ()
+    slowest_ms = context.batch_size * 1e3 / bound
+    return [(c, f"reaches less than {bound:g} rows/s") for c in candidates if c.alone_ms > slowest_ms]
+
+
+CONSTRAINTS: tuple[Filter, ...] = (disallowed, over_memory, over_power, below_throughput)
+"""What a request may demand. Where no target meets it, the request is refused."""
+
+
+def resting(_context: RoutingContext, candidates: Sequence[Candidate], now: float) -> Rejected:
+    """Reject targets that failed several times in a row, until the pause is over and one request has found them well."""
+    rejected: list[tuple[Candidate, str]] = []
+    for candidate in candidates:
+        health = candidate.health
+        if health.consecutive_failures:
+            if health.is_out(now):
+                rejected.append((candidate, "resting after consecutive failures"))
+            elif candidate.in_flight and health.is_on_probation:
+                rejected.append((candidate, "on probation, and being tried"))
+    return rejected
+
+
+def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets of unknown speed that are already being tried: one request finds out, not a herd."""
+    return [(c, "unproven, and being tried") for c in candidates if c.in_flight and not c.profile.is_proven]
+
+
+def unproven(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets of unknown speed while one of known speed is left: a mirrored request finds out about them."""
+    unknown = [(c, "unproven, and left to mirrored requests") for c in candidates if not c.profile.is_proven]
+    return unknown if len(unknown) < len(candidates) else ()
+
+
+def not_preferred(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject backends that the rules do not prefer, if one that they prefer is left."""
+    others = [(c, "another backend is preferred") for c in candidates if not c.is_preferred]
+    return others if len(others) < len(candidates) else ()
+
+
+class Overloaded:
+    """Rejects targets whose device was busy for more than ``bound`` (0 to 1) of late, if another's was not."""
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+
+    def __call__(self, _context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+        """Judge all candidates."""
+        bound = self._bound
+        busy = [
+            (c, f"device busy for more than {bound:.0%} of the time")
+            for c in candidates
+            if c.device.utilization > bound
+        ]
+        return busy if len(busy) < len(candidates) else ()
+
+
+class Late:
+    """Rejects targets that do not meet the request's latency bound with ``probability``, if one does.
+
+    Where none does, all but the fastest: the decision is then flagged as late.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def __call__(self, context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+        """Judge all candidates."""
+        bound = context.max_latency_ms
+        if not bound:
+            return ()
+        late = [c for c in candidates if not self.meets(c, bound)]
+        if len(late) < len(candidates):
+            return [(c, f"not expected to answer within {bound:g} ms") for c in late]
+        fastest = min(candidates, key=lambda c: c.expected_latency_ms or float("inf"))
+        return [(c, f"not expected to answer within {bound:g} ms") for c in candidates if c is not fastest]
+
+    def meets(self, candidate: Candidate, bound_ms: float) -> bool:
+        """Whether it is expected to answer in time; of unknown speed nothing is."""
+        expected = candidate.expected_latency_ms
+        return expected > 0.0 and candidate.profile.probability_within(expected, bound_ms) >= self._probability
+
+
+def _known(figure: tuple[float, Source]) -> float:
+    return 0.0 if figure[1] is Source.UNKNOWN else figure[0]

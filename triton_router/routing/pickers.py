@@ -1,4 +1,4 @@
-"""Pickers: each takes one of the rated candidates."""
+"""Pickers: each takes one of the rated candidates, and knows how probable each was."""
 
 from __future__ import annotations
 
@@ -13,17 +13,62 @@ TIE = 0.05
 """Scores within this share of the best count as equal: predictions are not better than that."""
 
 
-def best_then_least_request(candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
-    """Take the best score; among ties the one with fewest requests in flight; among those, any."""
-    threshold = max(candidate.score for candidate in candidates) * (1.0 - TIE)
-    tied = [index for index, candidate in enumerate(candidates) if candidate.score >= threshold]
-    if len(tied) == 1:
-        return tied[0]
-    fewest = min(candidates[index].state.in_flight for index in tied)
-    idlest = [index for index in tied if candidates[index].state.in_flight == fewest]
-    return idlest[int(rng() * len(idlest))] if len(idlest) > 1 else idlest[0]
+class BestThenLeastRequest:
+    """Takes the best score; among ties the one with fewest requests in flight; among those, any.
+
+    That ties are broken by chance keeps many routers with the same stale picture from choosing the same target.
+    """
+
+    def pick(self, candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
+        """See `Picker`."""
+        scores = [candidate.score for candidate in candidates]
+        best = max(scores)
+        threshold = best * (1.0 - TIE)
+        tied = [index for index, score in enumerate(scores) if score >= threshold]
+        if len(tied) == 1:
+            return tied[0]
+        idlest = _idlest(candidates, tied)
+        return idlest[int(rng() * len(idlest))] if len(idlest) > 1 else idlest[0]
+
+    def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
+        """See `Picker`."""
+        threshold = max(candidate.score for candidate in candidates) * (1.0 - TIE)
+        idlest = _idlest(candidates, [i for i, candidate in enumerate(candidates) if candidate.score >= threshold])
+        return [1.0 / len(idlest) if index in idlest else 0.0 for index in range(len(candidates))]
 
 
-def uniform(candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
-    """Take any, each with the same probability."""
-    return int(rng() * len(candidates))
+class PowerOfTwo:
+    """Takes the better of two drawn at random, the same one twice being allowed.
+
+    Nearly as even as always taking the best, and without its herds (Mitzenmacher, *The Power of Two Choices in
+    Randomized Load Balancing*, 2001).
+    """
+
+    def pick(self, candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
+        """See `Picker`."""
+        first, second = int(rng() * len(candidates)), int(rng() * len(candidates))
+        return first if candidates[first].score >= candidates[second].score else second
+
+    def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
+        """See `Picker`."""
+        scores = [candidate.score for candidate in candidates]
+        pairs = len(scores) ** 2
+        # Wins as the first draw against an equal or worse second, as the second only against a worse first.
+        return [sum((score >= other) + (score > other) for other in scores) / pairs for score in scores]
+
+
+class Uniform:
+    """Takes any, each with the same probability."""
+
+    def pick(self, candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
+        """See `Picker`."""
+        return int(rng() * len(candidates))
+
+    def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
+        """See `Picker`."""
+        return [1.0 / len(candidates)] * len(candidates)
+
+
+def _idlest(candidates: Sequence[Candidate], tied: list[int]) -> list[int]:
+    fewest = min(candidates[index].in_flight for index in tied)
+    return [index for index in tied if candidates[index].in_flight == fewest]

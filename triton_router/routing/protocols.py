@@ -1,12 +1,14 @@
 """Filter -> score -> pick: the three signatures that every routing policy is made of.
 
-A filter rejects one target and says why. A scorer rates all that are left, each in [0, 1], and knows no weight. A
-picker takes one of the rated. All are plain callables without side effects; a policy names and weighs them.
+A filter rejects targets and says why. A scorer rates all that are left, each in [0, 1], and knows no weight. A
+picker takes one of the rated. Each sees all candidates in one call: with sixty targets, a call per target costs more
+than what it computes. None has side effects; a policy names and weighs them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import exp
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -17,51 +19,86 @@ if TYPE_CHECKING:
     from triton_router.routing.types import RoutingContext, Target
 
 
+UTILIZATION_MEMORY_S = 5.0
+"""Time constant of a device's utilization: what was longer ago weighs less than e^-1."""
+
+
 @dataclass(slots=True, eq=False)
-class TargetState:
-    """What the engine holds of one target. Filters and scorers read it; only the engine changes it.
+class Device:
+    """What the targets of one backend share.
+
+    Attributes:
+        in_flight: Requests at all of them.
+        work_in_flight: The sum of their work.
+        utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
+        settled_at: Until when that is known, in monotonic seconds.
+    """
+
+    in_flight: int = 0
+    work_in_flight: float = 0.0
+    utilization: float = 0.0
+    settled_at: float = 0.0
+
+    def settle(self, now: float) -> None:
+        """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
+        busy = 1.0 if self.in_flight else 0.0
+        kept = exp(-max(0.0, now - self.settled_at) / UTILIZATION_MEMORY_S)
+        self.utilization = busy + (self.utilization - busy) * kept
+        self.settled_at = now
+
+
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """A target as the engine considers it: what is held of it, and the figures for the request at hand.
+
+    There is one for each target as long as the engine lives: making new ones for each request would take as long as
+    deciding. Filters, scorers and pickers read it; only the engine changes it.
 
     Attributes:
         in_flight: Requests reserved at the target and not yet finished.
         work_in_flight: The sum of their work.
+        weight: What its score is multiplied with, in [0, 1], by the rules in force.
+        is_preferred: Whether the rules in force prefer its backend.
+        complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
+        confidence: Trust in its predictions, 0 to 1, as last learned.
+        measured_at: When it was last measured, in monotonic seconds.
+        chosen, succeeded, failed, refused, cancelled, mirrored: Counts since the routed model was loaded.
+        expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
+        alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
+        device_ahead: Work in flight at the other targets of its device.
+        score: Weighted mean of the scorers.
     """
 
     target: Target
     profile: TargetProfile
     health: Health
+    device: Device = field(default_factory=Device)
     in_flight: int = 0
     work_in_flight: float = 0.0
+    weight: float = 1.0
+    is_preferred: bool = False
+    complexity_ms: float = 0.0
+    confidence: float = 0.0
+    measured_at: float = float("-inf")
     chosen: int = 0
     succeeded: int = 0
     failed: int = 0
     refused: int = 0
     cancelled: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Candidate:
-    """A target considered for one request.
-
-    Attributes:
-        expected_latency_ms: Predicted time to the answer, what is already in flight included; 0 if unknown.
-        alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
-        device_in_flight: Requests in flight at all targets of the same backend, this one's among them.
-        score: Filled by the policy: the weighted mean of its scorers.
-    """
-
-    state: TargetState
-    expected_latency_ms: float
-    device_ahead: float
+    mirrored: int = 0
+    expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
-    device_in_flight: int = 0
+    device_ahead: float = 0.0
     score: float = 0.0
 
 
 class Filter(Protocol):
-    """Returns why the target cannot serve the request now, or "" if it can. ``now`` is in seconds."""
+    """Returns the candidates that cannot serve the request now, each with the reason. ``now`` is in seconds."""
 
-    def __call__(self, context: RoutingContext, state: TargetState, now: float, /) -> str:
-        """Judge one target."""
+    def __call__(
+        self, context: RoutingContext, candidates: Sequence[Candidate], now: float, /
+    ) -> Sequence[tuple[Candidate, str]]:
+        """Judge all candidates."""
         ...
 
 
@@ -74,8 +111,12 @@ class Scorer(Protocol):
 
 
 class Picker(Protocol):
-    """Returns the index of the chosen candidate. ``rng`` gives uniform numbers in [0, 1)."""
+    """Takes one of the rated candidates; there is at least one."""
 
-    def __call__(self, candidates: Sequence[Candidate], rng: Callable[[], float], /) -> int:
-        """Take one; there is at least one."""
+    def pick(self, candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
+        """Return the index of the chosen one. ``rng`` gives uniform numbers in [0, 1)."""
+        ...
+
+    def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Return for each candidate how probable it is to be picked; they sum to 1."""
         ...

@@ -1,8 +1,14 @@
-"""Scorers: each rates candidates in [0, 1] by one property; a candidate never loses by being better at it."""
+"""Scorers: each rates candidates in [0, 1] by one property; a candidate never loses by being better at it.
+
+Where they rate a cost, the score is best / own: 1 for the cheapest, 1/n for one n times as dear. A candidate whose
+cost is unknown rates 1, so that it is tried, unless said otherwise.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from triton_router.profiling.figures import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,26 +16,80 @@ if TYPE_CHECKING:
     from triton_router.routing.protocols import Candidate
     from triton_router.routing.types import RoutingContext
 
+UNKNOWN_SCORE = 0.5
+"""What scorers of declared properties give a candidate that declares nothing, where another one does."""
+
 
 def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
-    """Rate by predicted latency, the delay to others included: best / own.
+    """Rate by predicted latency, the delay to others included.
 
         cost = expected + device_in_flight * alone
 
     A request delays each of those it shares a device with by what it needs itself. Were each to look after itself
     only, a loaded CPU would be shared out to its slower variants until all were equally slow (Pigou, *The Economics
-    of Welfare*, 1920: the marginal social cost). An unproven candidate (0 ms) rates 1, so that it is tried.
+    of Welfare*, 1920: the marginal social cost).
     """
-    costs = [c.expected_latency_ms + c.device_in_flight * c.alone_ms for c in candidates]
-    best = min([cost for cost in costs if cost > 0.0], default=1.0)
-    return [best / cost if cost > 0.0 else 1.0 for cost in costs]
+    return _shares([c.expected_latency_ms + c.device.in_flight * c.alone_ms for c in candidates])
+
+
+def least_latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by the request's own predicted latency, whatever that costs others."""
+    return _shares([c.expected_latency_ms for c in candidates])
+
+
+def throughput(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by when the device would be done with everything it has, this request included.
+
+        cost = (1 + device_in_flight) * alone
+
+    Giving each job to the machine that finishes it first keeps all of them busy (Graham, *Bounds on Multiprocessing
+    Timing Anomalies*, 1969); the load is shared out in proportion to what each device can do.
+    """
+    return _shares([(1 + c.device.in_flight) * c.alone_ms for c in candidates])
+
+
+def power(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by the energy of the request: power drawn times time taken. Of unknown energy: `UNKNOWN_SCORE`."""
+    energies = [c.profile.energy_j(c.alone_ms) for c in candidates]
+    return _declared([0.0 if energy[1] is Source.UNKNOWN else energy[0] for energy in energies])
+
+
+def cost(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by price: the device's price per hour times the time that the request takes. What is free rates 1."""
+    return _shares([c.target.price_per_hour * c.alone_ms for c in candidates])
+
+
+def complexity(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by how well the device's arithmetic suits the model's size, before anything is measured.
+
+    The time is a roofline's (profiling/roofline.py). Of unknown arithmetic: `UNKNOWN_SCORE`.
+    """
+    return _declared([c.complexity_ms for c in candidates])
+
+
+def resources(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by how free the device is: 1 / (1 + requests in flight there)."""
+    return [1.0 / (1 + c.device.in_flight) for c in candidates]
 
 
 def least_request(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by requests in flight: 1 / (1 + in flight)."""
-    return [1.0 / (1 + candidate.state.in_flight) for candidate in candidates]
+    return [1.0 / (1 + c.in_flight) for c in candidates]
 
 
 def equal(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate all the same."""
     return [1.0] * len(candidates)
+
+
+def _shares(costs: list[float]) -> list[float]:
+    best = min(costs)
+    if best <= 0.0:
+        best = min([cost for cost in costs if cost > 0.0], default=1.0)
+    return [best / cost if cost > 0.0 else 1.0 for cost in costs]
+
+
+def _declared(costs: list[float]) -> list[float]:
+    if not any(costs):
+        return [1.0] * len(costs)
+    return [score if cost > 0.0 else UNKNOWN_SCORE for score, cost in zip(_shares(costs), costs, strict=True)]

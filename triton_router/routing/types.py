@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from triton_router.profiling.figures import Figure
+    from triton_router.routing.protocols import Candidate
 
 
 class Backend(StrEnum):
@@ -37,6 +41,16 @@ def backend_named(name: str) -> Backend:
         raise ValueError(f"unknown backend {name!r}; use one of {known}") from None
 
 
+class OptimizationGoal(StrEnum):
+    """What one request wants most. Each but ``BALANCED`` names the policy that serves it."""
+
+    MINIMIZE_LATENCY = "latency"
+    MAXIMIZE_THROUGHPUT = "throughput"
+    MINIMIZE_POWER = "power"
+    BALANCED = "balanced"
+    """No wish of its own: the policy in force decides."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One sibling that can answer for the routed model.
@@ -47,6 +61,7 @@ class Target:
         version: Its version, or None for the one Triton's version policy serves.
         backend: Where it runs; targets of one backend share its device.
         variant: How it was compiled.
+        price_per_hour: What its device costs, in any currency, the same for all targets; 0 where nothing is paid.
     """
 
     name: str
@@ -54,23 +69,57 @@ class Target:
     version: int | None = None
     backend: Backend = Backend.CPU
     variant: str = ""
+    price_per_hour: float = 0.0
 
 
-class RoutingContext(NamedTuple):
-    """What the engine knows of one request.
+@dataclass(slots=True, eq=False)
+class RoutingContext:
+    """What the engine knows of one request. A bound of 0 is none.
 
     Attributes:
         batch_size: Rows in the request; 1 where the model does not batch.
-        work: Elements of its largest input tensor. For fixed shapes it is proportional to ``batch_size``;
-            with dynamic ones it carries the sequence length or image size too.
+        work: Elements of its largest input tensor; 0 to have them counted from ``actual_input_shapes``, else
+            ``batch_size``. For fixed shapes it is proportional to ``batch_size``; with dynamic ones it carries
+            the sequence length or image size too.
         pinned: Name of the target that must serve it (a sequence stays where it began), or "".
         may_explore: Whether it may go to a target other than the favourite, to keep that one's profile true.
+        max_latency_ms: Time within which the answer is wanted.
+        min_throughput: Rows per second that the target must reach with requests such as this.
+        max_memory_mb: Most memory that the target may take.
+        max_power_w: Most power that the target may draw.
+        optimization_goal: Its own wish, which replaces the policy in force.
+        allowed_backends: Backends that may serve it; None for any.
+        actual_input_shapes: Shapes of its inputs by name, batch dimension included; None if unknown.
+        experiment_id: Experiment that it belongs to, or "".
+        key: What keeps a caller in one arm of an experiment, or "".
     """
 
     batch_size: int = 1
-    work: float = 1.0
+    work: float = 0.0
     pinned: str = ""
     may_explore: bool = True
+    max_latency_ms: float = 0.0
+    min_throughput: float = 0.0
+    max_memory_mb: float = 0.0
+    max_power_w: float = 0.0
+    optimization_goal: OptimizationGoal = OptimizationGoal.BALANCED
+    allowed_backends: frozenset[Backend] | None = None
+    actual_input_shapes: Mapping[str, Sequence[int]] | None = None
+    experiment_id: str = ""
+    key: str = ""
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether it demands something that a target may not have."""
+        return bool(self.allowed_backends is not None or self.max_memory_mb or self.max_power_w or self.min_throughput)
+
+    def counted_work(self) -> float:
+        """Return ``work``, counted from the shapes where it was not given."""
+        if self.work:
+            return self.work
+        if self.actual_input_shapes:
+            return float(max(prod(shape) for shape in self.actual_input_shapes.values()))
+        return float(self.batch_size)
 
 
 class Rejection(NamedTuple):
@@ -96,32 +145,80 @@ class RoutingDecision:
 
     Attributes:
         target: The chosen target.
-        reason: Why, in a word: ``policy``, ``explore``, ``sequence``, ``only`` (nothing to choose) or
-            ``panic`` (every target was rejected, so all were considered).
+        reason: Why, in a word: ``policy``, ``explore``, ``mirror`` (a copy, to learn from), ``sequence``, ``only``
+            (nothing to choose), ``late`` (none is expected to meet the request's latency bound: the fastest) or
+            ``panic`` (no target is in a state to be chosen, so all were considered).
+        policy: Name of the policy that chose.
         expected_latency_ms: Predicted time from decision to answer; 0 when nothing is known yet.
+        alone_ms: Predicted time if nothing else were in flight; 0 when nothing is known yet.
         confidence_score: 0 (no evidence) to 1.
+        propensity: Probability with which the policy chooses this target for this request in this state; 0 where
+            the engine was not asked to compute it.
         context: What was asked.
+        work: Elements of the request's largest input, counted.
         ahead: Work in flight at the target when it was chosen, this request excluded.
         device_ahead: Work in flight at the other targets of the same backend.
-        considered: Every target that was considered, with its score, in the order of the configuration.
-        rejections: Every target that was not.
+        rejections: Every target that was not considered.
+        candidate: The chosen target as the engine holds it.
+        rated: What was considered: candidate, score, predicted latency.
     """
 
     target: Target
     reason: str
+    policy: str
     expected_latency_ms: float
+    alone_ms: float
     confidence_score: float
+    propensity: float
     context: RoutingContext
+    work: float
     ahead: float
     device_ahead: float
-    considered: Sequence[Score]
     rejections: Sequence[Rejection]
+    candidate: Candidate
+    rated: Sequence[tuple[Candidate, float, float]]
+
+    @property
+    def considered(self) -> list[Score]:
+        """Every target that was considered, with its score, in the order of the configuration."""
+        return [Score(candidate.target, score, expected) for candidate, score, expected in self.rated]
 
     @property
     def fallbacks(self) -> tuple[Target, ...]:
         """The other considered targets, best first."""
-        others = [score for score in self.considered if score.target is not self.target]
-        return tuple(score.target for score in sorted(others, key=lambda score: -score.score))
+        others = [(score, candidate.target) for candidate, score, _ in self.rated if candidate is not self.candidate]
+        return tuple(target for _, target in sorted(others, key=lambda other: -other[0]))
+
+    @property
+    def meets_latency_bound(self) -> bool:
+        """Whether the request has no latency bound, or was expected to meet it."""
+        return self.reason != "late"
+
+    @property
+    def primary_backend(self) -> Backend:
+        """Backend of the chosen target."""
+        return self.target.backend
+
+    @property
+    def secondary_backends(self) -> tuple[Backend, ...]:
+        """Backends of the fallbacks, each once, best first."""
+        return tuple(dict.fromkeys(target.backend for target in self.fallbacks))
+
+    @property
+    def expected_throughput(self) -> float:
+        """Rows per second, were such requests sent one after another; 0 when nothing is known yet."""
+        latency = self.expected_latency_ms
+        return self.context.batch_size * 1e3 / latency if latency > 0.0 else 0.0
+
+    @property
+    def expected_memory_usage_mb(self) -> Figure:
+        """Memory of the chosen target, in megabytes, and where the figure comes from."""
+        return self.candidate.profile.memory_mb
+
+    @property
+    def expected_power_usage_w(self) -> Figure:
+        """Power that the chosen target draws, in watts, and where the figure comes from."""
+        return self.candidate.profile.power_w
 
 
 class Verdict(Enum):
@@ -141,7 +238,11 @@ class Outcome(NamedTuple):
     Attributes:
         verdict: How it ended.
         latency_ms: From decision to answer.
+        memory_mb: Memory that the target was measured to take; 0 if it was not measured.
+        power_w: Power that it was measured to draw; 0 if it was not measured.
     """
 
     verdict: Verdict
     latency_ms: float
+    memory_mb: float = 0.0
+    power_w: float = 0.0

@@ -21,11 +21,15 @@ from triton_router.config.router_config import ROUTER_FILE, RouterConfig, Target
 from triton_router.errors import ConfigError
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import POLICIES
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Target
+from triton_router.serving.answering import Answering
+from triton_router.serving.call_lane import CallLane
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.merging import MergedCalls, Merging
 from triton_router.serving.relay import Relay
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.worker_pool import WorkerPool
@@ -58,8 +62,8 @@ class TritonPythonModel:
         _refuse_contradiction(config, model_config)
         self._engine = RoutingEngine(
             [(_target(settings), _profile(settings)) for settings in config.targets],
-            POLICIES[config.policy],
-            explore=config.explore,
+            policy_named(config.policy),
+            rules=RoutingRules(explore=config.explore),
             rng=random.random,
         )
         self._dispatcher = _dispatcher(stub, self._engine, config, model_config)
@@ -91,15 +95,31 @@ class TritonPythonModel:
 def _dispatcher(
     stub: StubModule, engine: RoutingEngine, config: RouterConfig, model_config: dict[str, Any]
 ) -> Dispatcher:
-    forwarder = Forwarder(stub, batched=model_config["max_batch_size"] > 0)
-    return Dispatcher(
-        engine,
-        forwarder,
-        Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic),
-        WorkerPool(config.dispatch.max_concurrency, name="dispatch"),
-        InlineGate(enabled=config.dispatch.inline and not config.streaming),
+    max_batch_size = model_config["max_batch_size"]
+    forwarder = Forwarder(stub, batched=max_batch_size > 0)
+    relay = Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic)
+    pool = WorkerPool(config.dispatch.max_concurrency, name="dispatch")
+    answering = Answering(engine, relay, pool, clock=time.monotonic)
+    merging = Merging(
+        _lanes(config, max_batch_size),
+        MergedCalls(stub, forwarder, relay),
+        answering,
+        stub.Logger.log_warn,
         clock=time.monotonic,
     )
+    gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
+    return Dispatcher(engine, forwarder, answering, merging, gate, clock=time.monotonic)
+
+
+def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:
+    """Return a lane for each target that takes merged calls, by its name."""
+    if not config.merge.enabled or config.streaming or max_batch_size <= 0:
+        return {}
+    return {
+        target.name: CallLane(limit=config.merge.calls_in_flight, max_rows=max_batch_size)
+        for target in config.targets
+        if target.batch_independent
+    }
 
 
 def _target(settings: TargetConfig) -> Target:

@@ -11,7 +11,8 @@ import pytest
 
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import POLICIES
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import (
     Backend,
     Outcome,
@@ -38,8 +39,8 @@ def make(
             )
             for index, speed in enumerate(speeds)
         ],
-        POLICIES[policy],
-        explore=explore,
+        policy_named(policy),
+        rules=RoutingRules(explore=explore),
         rng=random.Random(5).random,
     )
 
@@ -138,8 +139,8 @@ def test_another_device_takes_what_a_loaded_one_cannot() -> None:
             (Target("gpu", "a", backend=Backend.GPU), TargetProfile([(10, 10.0)])),
             (Target("cpu", "b", backend=Backend.CPU), TargetProfile([(10, 30.0)])),
         ],
-        POLICIES["latency"],
-        explore=0.0,
+        policy_named("latency"),
+        rules=RoutingRules(explore=0.0),
         rng=random.Random(10).random,
     )
     burst: list[RoutingDecision] = []
@@ -314,8 +315,8 @@ def test_load_at_other_targets_counts_on_the_same_backend_only() -> None:
                 (Target("a", "a", backend=Backend.CPU), TargetProfile([(10, 1.0)])),
                 (Target("b", "b", backend=backend), TargetProfile([(10, 9.0)])),
             ],
-            POLICIES["latency"],
-            explore=0.0,
+            policy_named("latency"),
+            rules=RoutingRules(explore=0.0),
             rng=random.Random(6).random,
         )
         engine.decide(RoutingContext(1, 10, pinned="b"), 0.0)

@@ -11,7 +11,8 @@ import pytest
 
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import POLICIES
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Target
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
@@ -35,8 +36,8 @@ class Rig:
         stub: Any = FakeStub(serve)
         self.engine = RoutingEngine(
             [(Target(f"t{i}", f"m{i}"), TargetProfile([(16, 0.5)])) for i in range(targets)],
-            POLICIES["least-request"],
-            explore=0.0,
+            policy_named("least-request"),
+            rules=RoutingRules(explore=0.0),
             rng=random.Random(8).random,
         )
         forwarder = Forwarder(stub, batched=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import POLICIES
+from triton_router.routing.policies import policy_named
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
 from triton_router.telemetry.metrics import FAMILIES, MetricsFlusher
 from triton_router.testing.fake_stub import FakeStub
@@ -16,7 +16,7 @@ from triton_router.testing.fake_stub import FakeStub
 def test_counts_are_published_once_each() -> None:
     """After any number of flushes a counter equals the engine's count, and gauges its last state."""
     engine = RoutingEngine(
-        [(Target("t", "m"), TargetProfile([(1, 2.0)]))], POLICIES["latency"], explore=0, rng=random.Random(9).random
+        [(Target("t", "m"), TargetProfile([(1, 2.0)]))], policy_named("latency"), rng=random.Random(9).random
     )
     stub: Any = FakeStub(lambda _: None)
     flusher = MetricsFlusher(stub, "routed", lambda: engine.snapshot(0.0))

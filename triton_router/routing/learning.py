@@ -1,0 +1,59 @@
+"""Learning from outcomes, a few at a time.
+
+Between two requests everything has left the processor's caches, and learning outcomes one by one takes ten times as
+long as learning sixteen together. Slots, counts and health never wait; what is learned of speed may, for a moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triton_router.routing.protocols import Candidate
+    from triton_router.routing.types import RoutingDecision
+
+_TOGETHER = 16
+"""Most latencies that wait to be learned."""
+_WITHIN_S = 0.02
+"""Longest that one waits for another; slower requests are learned one by one, at once."""
+
+
+class Learner:
+    """Collects the latencies of one routed model and feeds them to the profiles of its targets."""
+
+    __slots__ = ("_at", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[RoutingDecision, float, bool]] = []
+        self._at = 0.0
+
+    def add(self, decision: RoutingDecision, latency_ms: float, now: float, *, alone: bool) -> None:
+        """Learn a served request's latency, now or soon.
+
+        Args:
+            decision: What was decided for it.
+            latency_ms: From decision to answer.
+            now: Monotonic seconds.
+            alone: Whether it had its device to itself.
+        """
+        self._waiting.append((decision, latency_ms, alone))
+        if now - self._at > _WITHIN_S or len(self._waiting) >= _TOGETHER or not decision.candidate.profile.is_proven:
+            self.learn(now)
+
+    def learn(self, now: float) -> None:
+        """Learn everything that waits."""
+        for decision, latency_ms, alone in self._waiting:
+            candidate = decision.candidate
+            candidate.profile.record_latency(
+                latency_ms,
+                decision.work,
+                decision.ahead,
+                decision.device_ahead,
+                decision.expected_latency_ms,
+                alone,
+                decision.context.batch_size,
+            )
+            candidate.confidence = candidate.profile.confidence
+            candidate.measured_at = now
+        self._waiting.clear()
+        self._at = now

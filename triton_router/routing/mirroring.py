@@ -1,0 +1,61 @@
+"""Mirrored requests: copies sent to another target only to learn from, within a budget of time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from triton_router.routing.protocols import Candidate
+
+_MOST_SAVED_MS = 1000.0
+"""However long nothing was spent: a budget is no reserve to burst with."""
+
+
+class MirrorBudget:
+    """Time that copies may take: a share of the time that served requests took.
+
+    One copy at a time is under way: what it really took is known before the next one is let through.
+
+    Args:
+        share: 0 for no copies at all.
+    """
+
+    __slots__ = ("_saved_ms", "_share", "under_way")
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved_ms = 0.0
+        self.under_way = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a copy may be sent."""
+        return self._saved_ms > 0.0 and not self.under_way
+
+    def earn(self, served_ms: float) -> None:
+        """Note that a request was served, and how long it kept its device busy."""
+        self._saved_ms = min(self._saved_ms + self._share * served_ms, _MOST_SAVED_MS)
+
+    def begin(self) -> None:
+        """Note that a copy is on its way."""
+        self.under_way = True
+
+    def end(self, took_ms: float) -> None:
+        """Note that it is back, and pay for it."""
+        self.under_way = False
+        self._saved_ms -= took_ms
+
+    def choose(self, candidates: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
+        """Return the candidate to learn about: idle, and not measured for longest; None if it costs too much now.
+
+        The oldest waits until it can be paid for; skipping it for a cheaper one would leave it unknown for ever.
+        One of unknown price is tried for anything saved.
+        """
+        idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures]
+        if not idle:
+            return None
+        oldest = min(idle, key=lambda c: c.measured_at)
+        price = oldest.profile.predict_alone(work, rows)
+        return oldest if price <= self._saved_ms and price < _MOST_SAVED_MS else None

@@ -1,0 +1,98 @@
+"""The steps between a request and a choice: predict, filter, rate; and how probable each choice was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triton_router.routing.filters import CONSTRAINTS
+from triton_router.routing.types import Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from triton_router.routing.policies import Policy
+    from triton_router.routing.protocols import Candidate, Filter
+    from triton_router.routing.types import RoutingContext
+
+
+def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
+    """Fill in each candidate's figures for a request."""
+    for candidate in candidates:
+        device = candidate.device
+        profile = candidate.profile
+        if device.in_flight:
+            ahead = candidate.work_in_flight
+            device_ahead = device.work_in_flight - ahead
+            candidate.device_ahead = device_ahead
+            candidate.expected_latency_ms = profile.predict_latency(work, ahead, device_ahead, rows)
+            candidate.alone_ms = profile.predict_alone(work, rows)
+        else:
+            candidate.device_ahead = 0.0
+            candidate.expected_latency_ms = candidate.alone_ms = profile.predict_latency(work, 0.0, 0.0, rows)
+
+
+def constrained(
+    context: RoutingContext, candidates: list[Candidate], now: float
+) -> tuple[list[Candidate], list[Rejection]]:
+    """Leave out what the request's own demands forbid; perhaps all of them."""
+    rejections: list[Rejection] = []
+    for rejects in CONSTRAINTS:
+        candidates = _without(rejects(context, candidates, now), candidates, rejections)
+    return candidates, rejections
+
+
+def filtered(
+    context: RoutingContext, candidates: list[Candidate], now: float, steps: Sequence[Filter]
+) -> tuple[list[Candidate], list[Rejection]]:
+    """Leave out what the state of things forbids; perhaps all of them."""
+    rejections: list[Rejection] = []
+    for rejects in steps:
+        rejected = rejects(context, candidates, now)
+        if rejected:
+            candidates = _without(rejected, candidates, rejections)
+            if not candidates:
+                break
+    return candidates, rejections
+
+
+def rate(context: RoutingContext, candidates: Sequence[Candidate], policy: Policy) -> None:
+    """Fill in each candidate's score: the weighted mean of the policy's scorers, times the backend's weight."""
+    (first, share), *others = policy.shares
+    if not others:
+        for candidate, score in zip(candidates, first(context, candidates), strict=True):
+            candidate.score = score * candidate.weight
+        return
+    totals = [share * score for score in first(context, candidates)]
+    for scorer, share in others:
+        totals = [total + share * score for total, score in zip(totals, scorer(context, candidates), strict=True)]
+    for candidate, total in zip(candidates, totals, strict=True):
+        candidate.score = total * candidate.weight
+
+
+def probabilities(candidates: Sequence[Candidate], policy: Policy, explore: float) -> list[float]:
+    """Return how probable it is for each rated candidate to be chosen.
+
+    With p the picker's probabilities, s the scores and n candidates: exploring goes with probability ``explore`` to
+    one of the n - 1 others, each equally likely, and stays there with the probability of its score. So
+
+        P(a) = p_a * (1 - explore * mean of s over the others) + (1 - p_a) * explore * s_a / (n - 1)
+    """
+    picked = policy.picker.probabilities(candidates)
+    others = len(candidates) - 1
+    if not others or not explore:
+        return picked
+    total = sum(candidate.score for candidate in candidates)
+    return [
+        p * (1.0 - explore * (total - c.score) / others) + (1.0 - p) * explore * c.score / others
+        for p, c in zip(picked, candidates, strict=True)
+    ]
+
+
+def _without(
+    rejected: Sequence[tuple[Candidate, str]], candidates: list[Candidate], rejections: list[Rejection]
+) -> list[Candidate]:
+    if not rejected:
+        return candidates
+    rejections.extend(Rejection(candidate.target, reason) for candidate, reason in rejected)
+    gone = {id(candidate) for candidate, _ in rejected}
+    return [candidate for candidate in candidates if id(candidate) not in gone]

@@ -1,0 +1,72 @@
+"""One target as people and metrics see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triton_router.profiling.figures import Figure
+    from triton_router.profiling.profile import LatencySummary
+    from triton_router.routing.protocols import Candidate
+    from triton_router.routing.types import Target
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSnapshot:
+    """One target as it stands. Counts are since the routed model was loaded.
+
+    Attributes:
+        chosen: Decisions for it, mirrored ones included.
+        succeeded: Answers it gave.
+        failed: Failures that were its own.
+        refused: Requests it refused because they were wrong.
+        cancelled: Requests whose client left first.
+        mirrored: Copies of requests sent to it to learn from; nobody waited for their answers.
+        resting: Whether it is out after consecutive failures.
+        consecutive_failures: Failures since its last answer, those that a pause has followed included.
+        error_rate: Recent share of failures, 0 to 1.
+        drifts: Changes of its speed that were noticed.
+        memory_mb: Memory it takes, and where the figure comes from.
+        power_w: Power it draws, likewise.
+    """
+
+    target: Target
+    in_flight: int
+    chosen: int
+    succeeded: int
+    failed: int
+    refused: int
+    cancelled: int
+    mirrored: int
+    resting: bool
+    confidence: float
+    latency: LatencySummary
+    consecutive_failures: int
+    error_rate: float
+    drifts: int
+    memory_mb: Figure
+    power_w: Figure
+
+
+def snapshot_of(candidate: Candidate, now: float) -> TargetSnapshot:
+    """Return what is known of a target at ``now`` (monotonic seconds)."""
+    profile = candidate.profile
+    return TargetSnapshot(
+        target=candidate.target,
+        in_flight=candidate.in_flight,
+        chosen=candidate.chosen,
+        succeeded=candidate.succeeded,
+        failed=candidate.failed,
+        refused=candidate.refused,
+        cancelled=candidate.cancelled,
+        mirrored=candidate.mirrored,
+        resting=candidate.health.is_out(now),
+        confidence=profile.confidence,
+        latency=profile.summary(),
+        consecutive_failures=candidate.health.consecutive_failures,
+        error_rate=profile.error_rate,
+        drifts=profile.drifts,
+        memory_mb=profile.memory_mb,
+        power_w=profile.power_w,
+    )
