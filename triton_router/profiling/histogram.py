@@ -5,6 +5,7 @@ Any quantile read from it is within half a bucket (5%) of the true one (cf. Mass
 
 from __future__ import annotations
 
+from array import array
 from math import log
 
 _LOWEST_MS = 0.02
@@ -20,7 +21,7 @@ class LatencyHistogram:
     __slots__ = ("_counts", "count", "total_ms")
 
     def __init__(self) -> None:
-        self._counts = [0] * _BUCKETS
+        self._counts = array("Q", bytes(8 * _BUCKETS))
         self.count = 0
         self.total_ms = 0.0
 
@@ -42,6 +43,30 @@ class LatencyHistogram:
             if seen > rank:
                 return _middle(index)
         return _middle(_BUCKETS - 1)
+
+    def merge(self, other: LatencyHistogram) -> None:
+        """Add another's counts."""
+        for index, bucket in enumerate(other._counts):
+            self._counts[index] += bucket
+        self.count += other.count
+        self.total_ms += other.total_ms
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """Return (index, count) of every bucket that holds any."""
+        return [(index, bucket) for index, bucket in enumerate(self._counts) if bucket]
+
+    def restore(self, buckets: list[tuple[int, int]], total_ms: float) -> None:
+        """Take the counts that `buckets` gave.
+
+        Raises:
+            ValueError: A bucket does not exist.
+        """
+        for index, bucket in buckets:
+            if not 0 <= index < _BUCKETS:
+                raise ValueError(f"there is no histogram bucket {index}, only 0 to {_BUCKETS - 1}")
+            self._counts[index] = bucket
+        self.count = sum(self._counts)
+        self.total_ms = total_ms
 
 
 def _middle(index: int) -> float:

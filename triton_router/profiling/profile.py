@@ -2,57 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import exp, log
+from typing import TYPE_CHECKING, Any, Self
 
-from triton_router.profiling.affine import AffineLatency
+from triton_router.profiling.drift import RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
+from triton_router.profiling.latency import IDLE, LatencyModel, Load
+from triton_router.profiling.residuals import Residuals
+from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS
+from triton_router.profiling.summary import LatencySummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triton_router.profiling.roofline import RooflinePrior
+
+__all__ = ["LatencySummary", "TargetProfile"]
+
 _HALF_CONFIDENT = 10
 """Observations after which confidence has reached half of what the fit's error allows."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatencySummary:
-    """A target's latencies so far, in milliseconds: measured quantiles, and how well they were predicted.
-
-    Attributes:
-        count: Requests measured.
-        predicted: Those of them that had been predicted.
-        predicted_total_ms: Sum of their predicted latencies.
-        measured_total_ms: Sum of their measured ones.
-        mean_relative_error: Recent mean of |measured - predicted| / measured.
-    """
-
-    count: int
-    p50_ms: float
-    p99_ms: float
-    predicted: int
-    predicted_total_ms: float
-    measured_total_ms: float
-    mean_relative_error: float
+_DOUBTFUL = 2.0
+"""What all observations of before a change count for confidence."""
+_UNSETTLED = 8
+"""First answers whose misses say nothing of later ones."""
+_FAILURE_RATE = 0.05
+"""Weight of the newest outcome in the error rate; larger while there are few."""
+_METER_RATE = 0.1
+"""Weight of the newest reading of a meter; larger while there are few."""
+_P90 = 0.9
 
 
 class TargetProfile:
-    """Learns from one target's outcomes; predicts its latency.
+    """Learns from one target's outcomes; predicts its latency, energy and failures.
 
     Args:
-        measured: ``(work, latency_ms)`` pairs measured at build time. They seed the prediction; being taken
-            without load and perhaps on another machine, they fade as live evidence arrives.
+        measured: ``(work, latency_ms)`` pairs measured at build time, for one row each. They seed the prediction;
+            being taken without load and perhaps on another machine, they fade as live evidence arrives.
+        prior: What to expect while nothing is measured; it fades with evidence too.
+        power_w: The power that is declared for the target while it works.
+        memory_mb: The memory that is declared for it.
+
+    Attributes:
+        error_rate: Recent share of outcomes that were the target's failures, 0..1.
+        drifts: Changes of speed that were found.
+        last_drift: The latest of them.
     """
 
     __slots__ = (
-        "_alone",
+        "_evidence",
         "_histogram",
-        "_latency",
         "_live",
         "_measured_ms",
+        "_memory_readings",
+        "_model",
+        "_outcomes",
         "_paired",
+        "_power_readings",
         "_predicted_ms",
+        "_residuals",
+        "_within",
+        "_judged",
         "drifts",
         "error_rate",
         "last_drift",
@@ -64,90 +74,92 @@ class TargetProfile:
         self,
         measured: Iterable[tuple[float, float]] = (),
         *,
-        prior: object = None,  # noqa: ARG002
+        prior: RooflinePrior | None = None,
         power_w: Figure = UNKNOWN_FIGURE,
         memory_mb: Figure = UNKNOWN_FIGURE,
     ) -> None:
+        self._model = LatencyModel(prior)
+        self._histogram = LatencyHistogram()
+        self._residuals = Residuals()
+        self._live = 0
+        self._evidence = 0.0
+        self._paired = 0
+        self._predicted_ms = 0.0
+        self._measured_ms = 0.0
+        self._judged = 0
+        self._within = 0
+        self._outcomes = 0
+        self._power_readings = 0
+        self._memory_readings = 0
         self.power_w = power_w
         self.memory_mb = memory_mb
         self.error_rate = 0.0
         self.drifts = 0
-        self.last_drift = None
-        self._latency = AffineLatency()
-        self._alone = AffineLatency()
-        self._histogram = LatencyHistogram()
-        self._live = 0
-        self._paired = 0
-        self._predicted_ms = 0.0
-        self._measured_ms = 0.0
+        self.last_drift: DriftEvent | None = None
         for work, latency_ms in measured:
-            self._latency.observe(latency_ms, work)
-            self._alone.observe(latency_ms, work)
+            self._model.observe(latency_ms, work, IDLE, 1.0, alone=True)
 
     @property
     def is_proven(self) -> bool:
-        """Whether anything at all, live or built in, says how fast the target is."""
-        return self._latency.observations > 0
+        """Whether any measurement, live or built in, says how fast the target is. A prior does not."""
+        return self._model.shape.count > 0
 
     @property
     def confidence(self) -> float:
-        """Trust in the prediction, 0..1: grows with live evidence, shrinks with the prediction's error."""
-        evidence = self._live / (self._live + _HALF_CONFIDENT)
-        return evidence * max(0.0, 1.0 - self._latency.mean_relative_error)
+        """Trust in the prediction, 0..1: grows with live evidence, shrinks with error, and with a change."""
+        return self._evidence / (self._evidence + _HALF_CONFIDENT) * max(0.0, 1.0 - self._model.error)
 
     @property
     def observations(self) -> int:
         """Live answers that were learned."""
         return self._live
 
-    def latency_quantile(self, expected_ms: float, probability: float) -> float:
-        """Return the latency that an answer expected after ``expected_ms`` keeps to with the given probability."""
-        return expected_ms * (1.0 + probability)
+    def predict_latency(
+        self, work: float, ahead: float = 0.0, device_ahead: float = 0.0, rows: float = 1.0, in_flight: float = 0.0
+    ) -> float:
+        """Return the expected latency in milliseconds; 0.0 while nothing is known. More load never lowers it.
 
-    def probability_within(self, expected_ms: float, bound_ms: float) -> float:
-        """Return how likely an answer expected after ``expected_ms`` comes within ``bound_ms``."""
-        return 1.0 if expected_ms * 2.0 < bound_ms else 0.5 if expected_ms < bound_ms else 0.0
+        Args:
+            work: Elements of its largest input.
+            ahead: Work in flight at the target.
+            device_ahead: Likewise at other targets of the same device.
+            rows: Its batch size.
+            in_flight: Requests in flight at all targets of the device: on shared cores they say more than their work.
+        """
+        return self._model.predict(work, ahead, device_ahead, in_flight, rows)
+
+    def predict_alone(self, work: float, rows: float = 1.0) -> float:
+        """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while nothing is known."""
+        return self._model.predict_alone(work, rows)
 
     def fixed_and_marginal(self, work: float, rows: float = 1.0) -> tuple[float, float]:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""
-        fixed = self.predict_alone(0.0, rows)
-        return fixed, max(0.0, self.predict_alone(work, rows) - fixed)
+        if not self.is_proven:
+            return 0.0, 0.0
+        total = self._model.predict_alone(work, rows)
+        fixed = min(total, max(0.0, self._model.shape.fit.beta[0]))
+        return fixed, total - fixed
+
+    def latency_quantile(self, expected_ms: float, probability: float) -> float:
+        """Return what an answer expected after ``expected_ms`` takes at most with ``probability`` (0..1)."""
+        return expected_ms * exp(self._residuals.miss_at(probability))
+
+    def probability_within(self, expected_ms: float, bound_ms: float) -> float:
+        """Return how likely (0..1) an answer expected after ``expected_ms`` comes within ``bound_ms``."""
+        if bound_ms <= 0.0:
+            return 0.0
+        return self._residuals.probability_below(log(bound_ms / expected_ms)) if expected_ms > 0.0 else 1.0
 
     def energy_j(self, alone_ms: float) -> Figure:
         """Return the energy of a request that takes ``alone_ms`` by itself, in joules."""
         return Figure(self.power_w.value * alone_ms / 1000.0, self.power_w.source)
 
-    def record_failure(self) -> None:
-        """Note a failure that was the target's."""
-        self.error_rate += 0.05 * (1.0 - self.error_rate)
+    def rows_per_second(self, work: float, rows: float = 1.0) -> float:
+        """Return how many rows of such requests the target serves in a second, one request after the other; 0.0 unknown."""
+        alone_ms = self._model.predict_alone(work, rows)
+        return rows * 1000.0 / alone_ms if alone_ms > 0.0 else 0.0
 
-    def record_power(self, watts: float) -> None:
-        """Learn from one reading of a power meter."""
-        self.power_w = Figure(watts, Source.MEASURED)
-
-    def record_memory(self, megabytes: float) -> None:
-        """Learn from one reading of the memory the target takes."""
-        self.memory_mb = Figure(megabytes, Source.MEASURED)
-
-    def predict_latency(
-        self,
-        work: float,
-        ahead: float = 0.0,
-        device_ahead: float = 0.0,
-        rows: float = 1.0,  # noqa: ARG002
-    ) -> float:
-        """Return the expected latency in milliseconds; 0.0 while the target is unproven."""
-        return self._latency.predict(work, ahead, device_ahead)
-
-    def predict_alone(self, work: float, rows: float = 1.0) -> float:  # noqa: ARG002
-        """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while unproven.
-
-        Learned apart, from requests that had the device to themselves: under steady load the other fit cannot tell
-        what a request takes from what it waits, and what it takes is what it costs the others.
-        """
-        return self._alone.predict(work) or self._latency.predict(work)
-
-    def record_latency(  # noqa: PLR0913
+    def record_latency(
         self,
         latency_ms: float,
         work: float,
@@ -155,28 +167,47 @@ class TargetProfile:
         device_ahead: float,
         predicted_ms: float,
         alone: bool,
-        rows: float = 1.0,  # noqa: ARG002
+        rows: float = 1.0,
+        in_flight: float = 0.0,
     ) -> None:
         """Learn from a request that was served.
 
         Args:
-            latency_ms: How long it took.
+            latency_ms: How long it took. One that is not a number, or is negative, is ignored.
             work: Its work.
             ahead: Work that was in flight at the target when it was chosen.
             device_ahead: Likewise at other targets of the same device.
             predicted_ms: What had been predicted; 0.0 for nothing.
             alone: Whether nothing else was in flight on the device, at its beginning or at its end.
+            rows: Its batch size.
+            in_flight: Requests in flight on the device when it was chosen.
         """
+        if not 0.0 <= latency_ms <= CEILING_MS:
+            return
         self._live += 1
-        self.error_rate -= 0.05 * self.error_rate
+        self._evidence += 1.0
+        self._succeed()
         self._histogram.add(latency_ms)
         if predicted_ms > 0.0:
-            self._paired += 1
-            self._predicted_ms += predicted_ms
-            self._measured_ms += latency_ms
-        self._latency.observe(latency_ms, work, ahead, device_ahead)
-        if alone:
-            self._alone.observe(latency_ms, work)
+            self._judge(latency_ms, predicted_ms)
+        change = self._model.observe(latency_ms, work, Load(ahead, device_ahead, in_flight), rows, alone=alone)
+        if change:
+            self._change(change)
+
+    def record_failure(self) -> None:
+        """Note a failure that was the target's."""
+        self._outcomes += 1
+        self.error_rate += max(_FAILURE_RATE, 1.0 / (self._outcomes + 1)) * (1.0 - self.error_rate)
+
+    def record_power(self, watts: float) -> None:
+        """Learn from one reading of a power meter while the target works."""
+        self._power_readings += 1
+        self.power_w = _measured(self.power_w, watts, self._power_readings)
+
+    def record_memory(self, megabytes: float) -> None:
+        """Learn from one reading of the memory the target takes."""
+        self._memory_readings += 1
+        self.memory_mb = _measured(self.memory_mb, megabytes, self._memory_readings)
 
     def summary(self) -> LatencySummary:
         """Return the figures that people and metrics see."""
@@ -187,5 +218,40 @@ class TargetProfile:
             predicted=self._paired,
             predicted_total_ms=self._predicted_ms,
             measured_total_ms=self._measured_ms,
-            mean_relative_error=self._latency.mean_relative_error,
+            mean_relative_error=self._model.error,
+            p90_ms=self._histogram.quantile(_P90),
+            p90_judged=self._judged,
+            p90_within=self._within,
         )
+
+    def _succeed(self) -> None:
+        self._outcomes += 1
+        self.error_rate -= max(_FAILURE_RATE, 1.0 / (self._outcomes + 1)) * self.error_rate
+
+    def _judge(self, latency_ms: float, predicted_ms: float) -> None:
+        self._paired += 1
+        self._predicted_ms += predicted_ms
+        self._measured_ms += latency_ms
+        if self._live <= _UNSETTLED:
+            return
+        miss = log(max(latency_ms, FLOOR_MS) / predicted_ms)
+        if self._residuals.is_ready:
+            self._judged += 1
+            self._within += miss <= self._residuals.miss_at(_P90)
+        self._residuals.add(miss)
+
+    def _change(self, change: float) -> None:
+        self._evidence = min(self._evidence, _DOUBTFUL)
+        self._residuals.forget_last(RUN)
+        self.drifts += 1
+        self.last_drift = DriftEvent("slower" if change > 0.0 else "faster", exp(change), self._live)
+
+
+def _measured(figure: Figure, reading: float, count: int) -> Figure:
+    """Return the running mean with one more reading; readings that no meter gives are ignored."""
+    if not 0.0 <= reading <= CEILING_MS:
+        return figure
+    if figure.source is not Source.MEASURED:
+        return Figure(reading, Source.MEASURED)
+    rate = max(_METER_RATE, 1.0 / count)
+    return Figure(figure.value + rate * (reading - figure.value), Source.MEASURED)

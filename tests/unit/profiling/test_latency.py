@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from triton_router.profiling.affine import FLOOR_MS, AffineLatency
+from tests.unit.profiling.fit import Fit
+from triton_router.profiling.shape_law import FLOOR_MS
 
 
 def affine(work: float, ahead: float = 0.0, device_ahead: float = 0.0) -> float:
@@ -15,12 +16,12 @@ def affine(work: float, ahead: float = 0.0, device_ahead: float = 0.0) -> float:
 
 def test_nothing_is_predicted_before_the_first_observation() -> None:
     """Without evidence the prediction is 0.0, which means unknown."""
-    assert AffineLatency().predict(10.0) == 0.0
+    assert Fit().predict(10.0) == 0.0
 
 
 def test_noiseless_data_is_recovered() -> None:
     """On exactly affine data of work and load the fit predicts within 1%."""
-    fit = AffineLatency()
+    fit = Fit()
     rng = random.Random(1)
     for _ in range(200):
         work, ahead, device = rng.choice([16, 64, 256]), rng.choice([0, 64, 512]), rng.choice([0, 128])
@@ -31,7 +32,7 @@ def test_noiseless_data_is_recovered() -> None:
 
 def test_one_observation_is_not_extrapolated_to_absurdity() -> None:
     """From 5 ms at 1 element, 200 elements are not expected to take 200 times as long."""
-    fit = AffineLatency()
+    fit = Fit()
     fit.observe(5.0, 1.0)
     assert fit.predict(1.0) == pytest.approx(5.0, rel=0.05)
     assert fit.predict(200.0) < 20 * 5.0
@@ -40,7 +41,7 @@ def test_one_observation_is_not_extrapolated_to_absurdity() -> None:
 @pytest.mark.parametrize("outlier", [0.001, 1000.0])
 def test_an_outlier_hardly_moves_the_fit(outlier: float) -> None:
     """After a hundred regular observations, one a thousand times off changes predictions by less than 15%."""
-    fit = AffineLatency()
+    fit = Fit()
     rng = random.Random(2)
     for _ in range(100):
         work = rng.choice([16, 64, 256])
@@ -52,7 +53,7 @@ def test_an_outlier_hardly_moves_the_fit(outlier: float) -> None:
 
 def test_a_lasting_change_is_followed() -> None:
     """A target that becomes three times as slow for good is predicted within 20% after a hundred requests."""
-    fit = AffineLatency()
+    fit = Fit()
     rng = random.Random(3)
     for factor in (1.0, 3.0):
         for _ in range(100):
@@ -63,7 +64,7 @@ def test_a_lasting_change_is_followed() -> None:
 
 def test_constant_work_for_a_long_time_does_not_wind_up() -> None:
     """Ten thousand identical requests leave a fit that still predicts and still learns another size."""
-    fit = AffineLatency()
+    fit = Fit()
     for _ in range(10_000):
         fit.observe(affine(16), 16)
     assert fit.predict(16) == pytest.approx(affine(16), rel=0.01)
@@ -75,7 +76,7 @@ def test_constant_work_for_a_long_time_does_not_wind_up() -> None:
 
 def test_no_prediction_falls_below_the_floor() -> None:
     """Even immeasurably fast answers are expected to take the floor."""
-    fit = AffineLatency()
+    fit = Fit()
     for _ in range(10):
         fit.observe(0.0, 1.0)
     assert fit.predict(1.0) == FLOOR_MS

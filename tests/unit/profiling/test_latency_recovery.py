@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triton_router.profiling.affine import AffineLatency
+from tests.unit.profiling.fit import Fit
 from triton_router.profiling.profile import TargetProfile
 
 GRID = tuple(product((16, 100, 1000), (0, 100, 4000)))
@@ -21,12 +21,12 @@ def affine(work: float, ahead: float) -> float:
     return 1.0 + 0.02 * work + 0.02 * ahead
 
 
-def worst_error(fit: AffineLatency, factor: float = 1.0) -> float:
+def worst_error(fit: Fit, factor: float = 1.0) -> float:
     """The largest relative error on the grid of work and load."""
     return max(abs(fit.predict(*at) / (factor * affine(*at)) - 1.0) for at in GRID)
 
 
-def serve(fit: AffineLatency, rng: random.Random, count: int, factor: float = 1.0) -> None:
+def serve(fit: Fit, rng: random.Random, count: int, factor: float = 1.0) -> None:
     """Learn from requests of 16 to 1600 elements behind 0 to 8 of their kind, with 5% of noise."""
     for _ in range(count):
         work = int(16 * 10 ** rng.uniform(0, 2))
@@ -40,7 +40,7 @@ def test_a_wrong_first_answer_is_outlived(cold: float) -> None:
     errors: list[float] = []
     for seed in range(200):
         rng = random.Random(seed)
-        fit = AffineLatency()
+        fit = Fit()
         work = int(16 * 10 ** rng.uniform(0, 2))
         fit.observe(cold * affine(work, 0), work)
         serve(fit, rng, 299)
@@ -55,7 +55,7 @@ def test_mixed_sizes_under_load_are_learned(span: int) -> None:
     errors: list[float] = []
     for seed in range(60):
         rng = random.Random(seed)
-        fit = AffineLatency()
+        fit = Fit()
         missed = 0.0
         for index in range(600):
             work = 16 * 10 ** rng.uniform(0, span)
@@ -75,7 +75,7 @@ def test_a_change_of_speed_is_followed_within_forty_requests(factor: float) -> N
     errors: list[float] = []
     for seed in range(60):
         rng = random.Random(seed)
-        fit = AffineLatency()
+        fit = Fit()
         serve(fit, rng, 200)
         serve(fit, rng, 40, factor)
         errors.append(worst_error(fit, factor))
@@ -84,7 +84,7 @@ def test_a_change_of_speed_is_followed_within_forty_requests(factor: float) -> N
 
 def test_the_cost_of_load_is_remembered_through_a_quiet_time() -> None:
     """After a thousand requests without load, what load costs is still known within 20%."""
-    fit = AffineLatency()
+    fit = Fit()
     rng = random.Random(5)
     serve(fit, rng, 300)
     for _ in range(1000):
@@ -95,7 +95,7 @@ def test_the_cost_of_load_is_remembered_through_a_quiet_time() -> None:
 def test_a_little_load_is_not_extrapolated_to_absurdity() -> None:
     """From loads of a thousandth of the work, a load of ten times the work is not expected to matter vastly."""
     for seed in range(20):
-        fit = AffineLatency()
+        fit = Fit()
         rng = random.Random(seed)
         for _ in range(200):
             fit.observe(5.0 * max(0.5, rng.gauss(1, 0.05)), 1000, rng.choice([0, 1]))
@@ -126,7 +126,7 @@ def test_any_finite_input_gives_a_finite_prediction(
     bursts: list[tuple[tuple[float, float, float, float], int]],
 ) -> None:
     """No sequence of finite latencies, works and loads gives a prediction that is not finite and positive."""
-    fit = AffineLatency()
+    fit = Fit()
     for (latency_ms, work, ahead, device_ahead), count in bursts:
         for _ in range(count):
             fit.observe(latency_ms, work, ahead, device_ahead)
@@ -145,7 +145,7 @@ PAST = st.tuples(st.floats(0, 1e6), PAST_AMOUNT, PAST_AMOUNT, PAST_AMOUNT)
 @given(st.lists(PAST, min_size=1, max_size=40), st.sampled_from([0.01, 1.0, 1000.0]))
 def test_any_history_is_outlived(history: list[tuple[float, float, float, float]], factor: float) -> None:
     """Whatever 40 answers came before (to 1000 s, to 10000 elements), 600 regular ones later it is within 40%."""
-    fit = AffineLatency()
+    fit = Fit()
     for observation in history:
         fit.observe(*observation)
     serve(fit, random.Random(7), 600, factor)

@@ -1,0 +1,137 @@
+"""What a smooth law misses: a small table of shapes with their own measured latencies.
+
+Steps where shapes recompile, a flat start on a GPU, a kernel that dislikes one batch size: none is a sum of smooth
+terms. So each shape (rows and work, quantised) keeps a recency-weighted mean of the logarithm of its latency, and
+
+    latency = law(shape) * exp(n / (n + SHRINK) * (mean log latency - log law(representative shape)))
+
+an empirical-Bayes shrinkage towards the law (Efron & Morris, 1975): a shape never seen falls back on the law, one
+seen often goes by its own measurements. The means are of latencies, not of corrections: they stay true while the law
+moves, and those of two instances add up.
+"""
+
+from __future__ import annotations
+
+from math import ceil, exp, log, log2
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CAPACITY = 24
+"""Most shapes that are kept; the least seen goes first."""
+SHRINK = 2.0
+"""Observations of a shape that weigh as much as the law does."""
+MEMORY = 0.9
+"""Weight of a shape's evidence that is one observation older."""
+_AGEING = 0.98
+"""How evidence fades, for the choice of who goes, with each observation of any shape."""
+_BOUND = 3.0
+"""No correction is beyond a factor of exp(3) = 20."""
+_ROWS = 4.0
+_WORK = 4.0
+"""Buckets per doubling: rows are exact up to 8, shapes within 19% of work share one."""
+
+
+class Cell(NamedTuple):
+    """One shape: weight of its evidence, and means of log latency (ms), log work, log rows.
+
+    ``seen`` is when it was last observed, in observations of the table.
+    """
+
+    weight: float
+    latency: float
+    work: float
+    rows: float
+    seen: int
+
+
+def key(work: float, rows: float) -> int:
+    """Return the bucket of a shape: the upper edge belongs to it, as shapes are padded up to powers of two."""
+    octave = ceil(_WORK * log2(work) - 1e-9) if work > 1.0 else 0
+    return octave * 512 + (int(_ROWS * log2(rows) + 0.5) if rows > 1.0 else 0)
+
+
+class ShapeCells:
+    """The table."""
+
+    __slots__ = ("cells", "clock")
+
+    def __init__(self) -> None:
+        self.cells: dict[int, Cell] = {}
+        self.clock = 0
+
+    def weight(self, at: int) -> float:
+        """Return the evidence for the shape in bucket ``at``, in observations."""
+        cell = self.cells.get(at)
+        return cell.weight if cell else 0.0
+
+    def correction(self, at: int, law: Callable[[float, float], float]) -> float:
+        """Return the factor by which the law is off at the shapes of bucket ``at``."""
+        cell = self.cells.get(at)
+        if cell is None:
+            return 1.0
+        off = cell.latency - log(law(exp(cell.work), exp(cell.rows)))
+        off *= cell.weight / (cell.weight + SHRINK)
+        return exp(min(_BOUND, max(-_BOUND, off)))
+
+    def observe(self, at: int, latency_ms: float, work: float, rows: float, share: float) -> None:
+        """Learn from one latency (positive) of a shape in bucket ``at``; ``share`` is its weight, up to 1."""
+        self.clock += 1
+        log_latency = log(latency_ms)
+        log_work = log(work) if work > 1.0 else 0.0
+        log_rows = log(rows) if rows > 1.0 else 0.0
+        cell = self.cells.get(at)
+        if cell is None:
+            if len(self.cells) >= CAPACITY:
+                self._evict()
+            self.cells[at] = Cell(share, log_latency, log_work, log_rows, self.clock)
+            return
+        weight = cell.weight * MEMORY**share + share
+        rate = share / weight
+        self.cells[at] = Cell(
+            weight,
+            cell.latency + rate * (log_latency - cell.latency),
+            cell.work + rate * (log_work - cell.work),
+            cell.rows + rate * (log_rows - cell.rows),
+            self.clock,
+        )
+
+    def shift(self, by: float, most: float) -> None:
+        """Move every shape by a log factor, and let its evidence weigh ``most`` at most."""
+        for at, cell in self.cells.items():
+            self.cells[at] = cell._replace(weight=min(cell.weight, most), latency=cell.latency + by)
+
+    def merge(self, other: ShapeCells) -> None:
+        """Take in another table of the same target."""
+        self.clock, behind, ahead = max(self.clock, other.clock), *_lags(self.clock, other.clock)
+        merged = {at: cell._replace(seen=cell.seen + behind) for at, cell in self.cells.items()}
+        for at, cell in other.cells.items():
+            mine = merged.get(at)
+            theirs = cell._replace(seen=cell.seen + ahead)
+            merged[at] = theirs if mine is None else _joined(mine, theirs)
+        keep = sorted(merged, key=lambda at: (-self._value(merged[at]), at))[:CAPACITY]
+        self.cells = {at: merged[at] for at in keep}
+
+    def _evict(self) -> None:
+        del self.cells[min(self.cells, key=lambda at: self._value(self.cells[at]))]
+
+    def _value(self, cell: Cell) -> float:
+        return cell.weight * _AGEING ** (self.clock - cell.seen)
+
+
+def _lags(mine: int, theirs: int) -> tuple[int, int]:
+    latest = max(mine, theirs)
+    return latest - mine, latest - theirs
+
+
+def _joined(a: Cell, b: Cell) -> Cell:
+    weight = a.weight + b.weight
+    share = b.weight / weight if weight > 0.0 else 0.5
+    return Cell(
+        weight,
+        a.latency + share * (b.latency - a.latency),
+        a.work + share * (b.work - a.work),
+        a.rows + share * (b.rows - a.rows),
+        max(a.seen, b.seen),
+    )

@@ -1,0 +1,160 @@
+"""One target's latency: what a request takes alone, what it waits, and whether the target has changed.
+
+    latency = alone(work, rows) + wait(alone, ahead, device_ahead)
+
+Each answer teaches both parts. A request that had the device to itself says what its shape takes, at full weight; one
+that had company says what company costs, and at a low weight what its shape takes (its latency divided in the
+predicted proportion), so that a target that is never idle is learned as well.
+
+A miss is clipped at a multiple of the usual one (Huber's psi), so that one cold start or garbage collection does not
+move the fit. Several to one side are a change (`CumulativeSum`): then everything is scaled by the median of those
+misses, which tells at once what every other shape and load will take, and what was known of before weighs little.
+"""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import TYPE_CHECKING, NamedTuple
+
+from triton_router.profiling.drift import CLIP, CumulativeSum
+from triton_router.profiling.load_law import LoadLaw
+from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, ShapeLaw, unit_of
+
+if TYPE_CHECKING:
+    from triton_router.profiling.roofline import RooflinePrior
+
+class Load(NamedTuple):
+    """What is in flight when a request is decided.
+
+    Attributes:
+        ahead: Work at the target.
+        device_ahead: Work at other targets of its device.
+        company: Requests on the device; 0 with work ahead means that nobody counted, and is taken for one.
+    """
+
+    ahead: float
+    device_ahead: float
+    company: float
+
+
+IDLE = Load(0.0, 0.0, 0.0)
+_COMPANY = 0.5
+"""Weight of a request that had company as evidence of what its shape takes alone."""
+_UNKNOWN = 2.0
+"""Observations of a shape from which on only requests alone say what it takes: under steady load nothing tells what
+a request takes from what it waits, and the division between the two would wander off."""
+_RATE = 0.05
+"""Weight of the newest miss in the running means; larger while there are few."""
+_LEAST_SPREAD = 0.02
+"""No fit is taken to be better than this: a perfect run must not make the next true change look like noise."""
+_LARGEST_SPREAD = 1.0
+"""Nor worse than this: or a few immeasurably fast answers would let everything pass as ordinary."""
+_LARGEST_ERROR = 2.0
+"""What a wilder relative error counts as."""
+_KEPT = 0.1
+"""What the evidence of before a change weighs after it."""
+_CELL_KEPT = 2.0
+"""Likewise of each shape, in observations at most."""
+
+
+class LatencyModel:
+    """Learns and predicts latency in milliseconds.
+
+    Attributes:
+        prior: What to expect while nothing is measured.
+        spread: Running mean of the log-misses, clipped.
+        error: Running mean of |measured - predicted| / measured, before each answer was learned; 1.0 at first.
+    """
+
+    __slots__ = ("error", "load", "prior", "shape", "spread", "test")
+
+    def __init__(self, prior: RooflinePrior | None = None) -> None:
+        self.prior = prior
+        self.shape = ShapeLaw()
+        self.load = LoadLaw()
+        self.test = CumulativeSum()
+        self.spread = _LARGEST_SPREAD
+        self.error = 1.0
+
+    def predict(self, work: float, ahead: float, device_ahead: float, company: float, rows: float) -> float:
+        """Return the expected latency; 0.0 if nothing at all is known."""
+        alone = self.predict_alone(work, rows)
+        if not (company or ahead or device_ahead) or not alone:
+            return alone
+        if self.shape.count:
+            value = alone + self.load.predict(alone, company or 1.0, ahead, device_ahead)
+        else:
+            value = alone * (1.0 + (ahead + device_ahead) / max(work, 1.0))
+        # Written so that NaN ends at the ceiling, and negative load at what is expected without.
+        return max(value, alone) if value < CEILING_MS else CEILING_MS
+
+    def predict_alone(self, work: float, rows: float) -> float:
+        """Return what is expected with nothing else in flight; 0.0 if nothing at all is known."""
+        if self.shape.count:
+            return self.shape.predict(work, rows)
+        return min(CEILING_MS, self.prior.latency_ms(work, rows)) if self.prior else 0.0
+
+    def observe(self, latency_ms: float, work: float, load: Load, rows: float, *, alone: bool) -> float:
+        """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
+        latency = min(max(latency_ms, FLOOR_MS), CEILING_MS)
+        shape = self.shape
+        if not shape.count:
+            if self.prior and self.prior.latency_ms(work, rows):
+                shape.expect(self.prior.latency_ms, latency, work, rows)
+            shape.observe(latency, work, rows)
+            return 0.0
+        alone_ms = shape.predict(work, rows)
+        expected = self.predict(work, *load, rows)
+        ahead, device_ahead, company = load
+        loaded = company > 0.0 or ahead > 0.0 or device_ahead > 0.0
+        company = company or 1.0
+        novel = loaded and self.load.is_novel(expected, company, ahead, device_ahead)
+        known = shape.familiarity(work, rows)
+        familiar = not novel and known >= 1.0
+        miss = log(latency / expected)
+        limit = CLIP * self.spread
+        self._note(latency, expected, miss, limit)
+        change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread)
+        if change:
+            self._follow(change)
+            factor = exp(change)
+            alone_ms *= factor
+            expected *= factor
+        elif abs(miss) > limit and (familiar or not (novel or shape.is_novel(work, rows))):
+            latency = expected * exp(limit if miss > 0.0 else -limit)
+        if loaded:
+            self.load.observe(
+                max(0.0, latency - alone_ms), alone_ms, work, (company, ahead, device_ahead), unit_of(latency, expected)
+            )
+        if alone:
+            shape.observe(latency, work, rows)
+        elif not novel and known < _UNKNOWN:
+            shape.observe(max(FLOOR_MS, latency * alone_ms / expected), work, rows, _COMPANY)
+        return change
+
+    def merge(self, other: LatencyModel) -> None:
+        """Take in what another instance has learned of the same target."""
+        if not other.shape.count:
+            return
+        if not self.shape.count:
+            self.spread, self.error = other.spread, other.error
+        else:
+            share = other.shape.count / (self.shape.count + other.shape.count)
+            self.spread += share * (other.spread - self.spread)
+            self.error += share * (other.error - self.error)
+        self.shape.merge(other.shape)
+        self.load.merge(other.load)
+        self.test.reset()
+
+    def _note(self, latency: float, expected: float, miss: float, limit: float) -> None:
+        """Keep the running means. Clipped, or the first outliers would hide the next."""
+        rate = max(_RATE, 1.0 / (self.shape.count + 1))
+        self.error += rate * (min(abs(latency - expected) / latency, _LARGEST_ERROR) - self.error)
+        spread = self.spread + rate * (min(abs(miss), limit) - self.spread)
+        self.spread = min(max(spread, _LEAST_SPREAD), _LARGEST_SPREAD)
+
+    def _follow(self, change: float) -> None:
+        factor = exp(change)
+        self.shape.rescale(factor, _KEPT, _CELL_KEPT)
+        self.load.rescale(factor, _KEPT)
+        self.test.reset()

@@ -1,0 +1,168 @@
+"""What a request takes by itself, by its shape: a law that extrapolates, and corrections where it is off.
+
+    law = b0 + b1 * rows + b2 * work + b3 * work**2 / rows,    every b >= 0
+
+``rows`` is the batch size, ``work`` the elements of the largest input: batch times length for texts. A row costs its
+part of every fixed-size step, an element its part of the dense layers, and attention looks at rows * length**2 pairs.
+Fitted to relative errors by `NonNegativeFit`; `ShapeCells` corrects it.
+
+What holds: the law never falls where rows and work grow by the same factor, nor where work alone does (for
+``rows <= work``). The corrections may: a shape that was measured to be faster than a smaller one is said to be.
+"""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING
+
+from triton_router.profiling.cells import ShapeCells, key
+from triton_router.profiling.nonnegative import FORGETTING, NonNegativeFit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FLOOR_MS = 0.01
+"""No prediction is below this: a call into another model is never free."""
+CEILING_MS = 1e12
+"""Nor above this, whatever comes in: 30 years."""
+_UNIT_BOUND = 4.0
+"""How far the unit of an observation may be from what was measured, as a factor."""
+_BASE_SHARE = 0.92
+"""The share of the first latency that is taken to be there whatever the work."""
+_NOVEL = 0.5
+"""An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
+from."""
+_LEVEL = 0.003
+"""Every observation also counts as this much evidence that rows and work cost nothing: shapes within 5% of each other
+say little of what they cost."""
+_STEEP = 0.03
+"""Likewise for the square, which extrapolates worst."""
+_SWEEPS = 2
+"""Rounds of descent after an observation: the next one continues where they stopped."""
+_FIRST_SWEEPS = 20
+"""Likewise after each of the first ten, such as those from build time, which no others may follow for long."""
+_FIRST = 10
+_LARGEST_WORK = 1e15
+_LARGEST_ROWS = 1e9
+_MEMO = 8
+"""Shapes whose latency is remembered until something is learned."""
+_PRIOR_SHARE = 0.05
+"""What one point of a prior's curve weighs, in observations."""
+_PRIOR_SCALES = (0.125, 1.0, 8.0, 64.0)
+"""Where on its curve those points are, as multiples of the first shape that was measured."""
+
+
+class ShapeLaw:
+    """Learns and predicts what requests take that have the device to themselves, in milliseconds."""
+
+    __slots__ = ("_memo", "cells", "count", "fit")
+
+    def __init__(self) -> None:
+        self.fit = NonNegativeFit()
+        self.cells = ShapeCells()
+        self.count = 0
+        self._memo: dict[tuple[float, float], float] = {}
+
+    def predict(self, work: float, rows: float) -> float:
+        """Return the expected latency in milliseconds; meaningless while nothing has been observed."""
+        value = self._memo.get((work, rows))
+        if value is None:
+            value = self._corrected(work, rows)
+            if len(self._memo) >= _MEMO:
+                self._memo.clear()
+            self._memo[work, rows] = value
+        return value
+
+    def law(self, work: float, rows: float) -> float:
+        """Return the law's part alone."""
+        b0, b1, b2, b3 = self.fit.beta
+        value = b0 + b1 * rows + b2 * work + b3 * work * work / rows
+        # Written so that NaN ends at the ceiling too.
+        return max(value, FLOOR_MS) if value < CEILING_MS else CEILING_MS
+
+    def familiarity(self, work: float, rows: float) -> float:
+        """Return the evidence for this very shape, in observations."""
+        return self.cells.weight(key(*_sane(work, rows)))
+
+    def is_novel(self, work: float, rows: float) -> bool:
+        """Whether an observation of this shape says as much of some coefficient as all evidence before it."""
+        work, rows = _sane(work, rows)
+        value = self.law(work, rows)
+        share = _NOVEL * value * value
+        known = self.fit.information
+        quadratic = work * work / rows
+        return (
+            share * known[4] < rows * rows or share * known[7] < work * work or share * known[9] < quadratic * quadratic
+        )
+
+    def observe(self, latency_ms: float, work: float, rows: float, share: float = 1.0) -> None:
+        """Learn from one latency (at least `FLOOR_MS`); ``share`` is its weight, up to 1."""
+        work, rows = _sane(work, rows)
+        quadratic = work * work / rows
+        if self.count:
+            unit = unit_of(latency_ms, self.law(work, rows))
+        else:
+            unit = latency_ms
+            slope = (1.0 - _BASE_SHARE) * latency_ms / work if work > 0.0 else 0.0
+            self.fit.beta = (latency_ms - slope * work, 0.0, slope, 0.0)
+        self.count += 1
+        self._add(latency_ms, work, rows, quadratic, unit, share)
+        self.fit.descend(_SWEEPS if self.count > _FIRST else _FIRST_SWEEPS)
+        self.cells.observe(key(work, rows), latency_ms, work, rows, share)
+        self._memo.clear()
+
+    def expect(self, curve: Callable[[float, float], float], latency_ms: float, work: float, rows: float) -> None:
+        """Take the first measured latency, and light evidence that other shapes follow a prior's curve through it."""
+        work, rows = _sane(work, rows)
+        scale = latency_ms / max(FLOOR_MS, curve(work, rows))
+        for factor in _PRIOR_SCALES:
+            more = max(1.0, rows * factor)
+            work_there = work * more / rows
+            there = max(FLOOR_MS, scale * curve(work_there, more))
+            self._add(there, work_there, more, work_there * work_there / more, there, _PRIOR_SHARE)
+        self.fit.descend(_FIRST_SWEEPS * 5)
+        self.count += 1
+
+    def rescale(self, factor: float, kept: float, most: float) -> None:
+        """Everything takes ``factor`` times as long: keep a share of the evidence of before, scaled."""
+        by = log(factor)
+        self.fit.rescale(factor, kept)
+        self.cells.shift(by, most)
+        self._memo.clear()
+
+    def merge(self, other: ShapeLaw) -> None:
+        """Take in what another instance has learned of the same target."""
+        self.fit.merge(other.fit)
+        self.cells.merge(other.cells)
+        self.count += other.count
+        self._memo.clear()
+
+    def _corrected(self, work: float, rows: float) -> float:
+        work, rows = _sane(work, rows)
+        value = self.law(work, rows) * self.cells.correction(key(work, rows), self.law)
+        return min(max(value, FLOOR_MS), CEILING_MS)
+
+    def _add(self, latency: float, work: float, rows: float, quadratic: float, unit: float, share: float) -> None:
+        weight = share**0.5 / unit if share != 1.0 else 1.0 / unit
+        forgetting = FORGETTING**share if share != 1.0 else FORGETTING
+        x1 = rows * weight
+        x2 = work * weight
+        x3 = quadratic * weight
+        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3)
+        self.fit.add(latency * weight, (weight, x1, x2, x3), doubt, forgetting)
+
+
+def unit_of(latency_ms: float, predicted_ms: float) -> float:
+    """Return what a miss is measured in, so that a 1 ms request weighs as much as a 100 ms one.
+
+    It is the prediction, within a factor of the measurement: no prediction, however wrong, makes evidence against it
+    weightless.
+    """
+    return min(max(predicted_ms, latency_ms / _UNIT_BOUND), latency_ms * _UNIT_BOUND)
+
+
+def _sane(work: float, rows: float) -> tuple[float, float]:
+    """Return a shape whose squares are finite: none that a request has is changed."""
+    work = min(work, _LARGEST_WORK) if work > 0.0 else 0.0
+    rows = min(rows, _LARGEST_ROWS) if rows > 1.0 else 1.0
+    return work, rows
