@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from triton_router.routing.protocols import Filter
 
 _DEFAULT_RULES = RoutingRules()
-_GOALS = {goal: policy_named(goal) for goal in OptimizationGoal if goal is not OptimizationGoal.BALANCED}
+_NO_WISH = OptimizationGoal.BALANCED
+_GOALS = {goal: policy_named(goal) for goal in OptimizationGoal if goal is not _NO_WISH}
 
 
 class RoutingEngine:
@@ -89,7 +90,7 @@ class RoutingEngine:
             RequestError: No target meets the request's constraints; nothing is reserved.
         """
         with self._lock:
-            return self._decide(self._rules.applied_to(context), now, policy)
+            return self._decide(self._rules.applied_to(context) if self._rules.bound else context, now, policy)
 
     def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
@@ -168,7 +169,7 @@ class RoutingEngine:
         return self._by_name[target].profile.fixed_and_marginal(work, rows)
 
     def _policy_for(self, context: RoutingContext, policy: Policy | None) -> Policy:
-        if context.optimization_goal is not OptimizationGoal.BALANCED:
+        if context.optimization_goal is not _NO_WISH:
             return _GOALS[context.optimization_goal]
         return policy or self._policy
 
@@ -258,6 +259,7 @@ class RoutingEngine:
             work,
             ahead,
             candidate.device_ahead,
+            device.in_flight - 1,
             (),
             candidate,
             (),
@@ -277,7 +279,7 @@ class RoutingEngine:
             self._mirrors.end(outcome.latency_ms)
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        alone = not (decision.ahead or decision.device_ahead or decision.candidate.device.in_flight)
+        alone = not (decision.device_in_flight or decision.candidate.device.in_flight)
         self._learner.add(decision, outcome.latency_ms, now, alone=alone)
         if decision.reason != "mirror":
             # What a request waits for others is no time in which it keeps its device busy.

@@ -13,12 +13,15 @@ class Health:
 
     After a pause the target is on probation: one request at a time finds out. One more failure doubles the pause,
     one success forgets it all.
+
+    Attributes:
+        consecutive_failures: Failures since the last answer.
     """
 
-    __slots__ = ("_failures", "_out_until", "_pause")
+    __slots__ = ("_out_until", "_pause", "consecutive_failures")
 
     def __init__(self) -> None:
-        self._failures = 0
+        self.consecutive_failures = 0
         self._pause = _FIRST_PAUSE_S
         self._out_until = 0.0
 
@@ -27,24 +30,19 @@ class Health:
         return now < self._out_until
 
     @property
-    def consecutive_failures(self) -> int:
-        """Failures since the last answer."""
-        return self._failures
-
-    @property
     def is_on_probation(self) -> bool:
         """Whether the target has been out and has not answered since."""
-        return self._failures >= _FAILURES
+        return self.consecutive_failures >= _FAILURES
 
     def succeeded(self) -> None:
         """Note an answer."""
-        self._failures = 0
+        self.consecutive_failures = 0
         self._pause = _FIRST_PAUSE_S
         self._out_until = 0.0
 
     def failed(self, now: float) -> None:
         """Note a failure that was the target's."""
-        self._failures += 1
-        if self._failures >= _FAILURES and not self.is_out(now):
+        self.consecutive_failures += 1
+        if self.consecutive_failures >= _FAILURES and not self.is_out(now):
             self._out_until = now + self._pause
             self._pause = min(self._pause * 2, _LONGEST_PAUSE_S)

@@ -52,6 +52,7 @@ class Learner:
                 decision.expected_latency_ms,
                 alone,
                 decision.context.batch_size,
+                decision.device_in_flight,
             )
             candidate.confidence = candidate.profile.confidence
             candidate.measured_at = now

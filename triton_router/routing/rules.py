@@ -42,6 +42,11 @@ class RoutingRules:
     explore: float = 0.0
     mirror: float = 0.0
 
+    @property
+    def bound(self) -> bool:
+        """Whether requests that ask for nothing are bound all the same."""
+        return bool(self.max_latency_ms or self.min_throughput)
+
     def weight_of(self, backend: Backend) -> float:
         """Return what the backend's scores are multiplied with, in (0, 1]."""
         largest = max([1.0, *self.backend_weights.values()])

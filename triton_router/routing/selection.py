@@ -24,7 +24,7 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
             ahead = candidate.work_in_flight
             device_ahead = device.work_in_flight - ahead
             candidate.device_ahead = device_ahead
-            candidate.expected_latency_ms = profile.predict_latency(work, ahead, device_ahead, rows)
+            candidate.expected_latency_ms = profile.predict_latency(work, ahead, device_ahead, rows, device.in_flight)
             candidate.alone_ms = profile.predict_alone(work, rows)
         else:
             candidate.device_ahead = 0.0

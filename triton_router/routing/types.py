@@ -158,6 +158,7 @@ class RoutingDecision:
         work: Elements of the request's largest input, counted.
         ahead: Work in flight at the target when it was chosen, this request excluded.
         device_ahead: Work in flight at the other targets of the same backend.
+        device_in_flight: Requests in flight at all targets of that backend, this one excluded.
         rejections: Every target that was not considered.
         candidate: The chosen target as the engine holds it.
         rated: What was considered: candidate, score, predicted latency.
@@ -174,6 +175,7 @@ class RoutingDecision:
     work: float
     ahead: float
     device_ahead: float
+    device_in_flight: int
     rejections: Sequence[Rejection]
     candidate: Candidate
     rated: Sequence[tuple[Candidate, float, float]]
