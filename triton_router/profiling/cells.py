@@ -97,10 +97,11 @@ class ShapeCells:
             self.clock,
         )
 
-    def shift(self, by: float, most: float) -> None:
-        """Move every shape by a log factor, and let its evidence weigh ``most`` at most."""
+    def rescale(self, factor: float, kept: float) -> None:
+        """Multiply every latency by ``factor``, and what the evidence for it weighs by ``kept``."""
+        by = log(factor)
         for at, cell in self.cells.items():
-            self.cells[at] = cell._replace(weight=min(cell.weight, most), latency=cell.latency + by)
+            self.cells[at] = cell._replace(weight=cell.weight * kept, latency=cell.latency + by)
 
     def merge(self, other: ShapeCells) -> None:
         """Take in another table of the same target."""

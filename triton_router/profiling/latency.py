@@ -53,8 +53,10 @@ _LARGEST_ERROR = 2.0
 """What a wilder relative error counts as."""
 _KEPT = 0.1
 """What the evidence of before a change weighs after it."""
-_CELL_KEPT = 2.0
-"""Likewise of each shape, in observations at most."""
+_WILD = 1.0
+"""A log-miss beyond this makes the evidence before it doubtful."""
+_DOUBT = 0.5
+"""What that evidence weighs then: an absurd first answer is outlived."""
 
 
 class LatencyModel:
@@ -66,13 +68,14 @@ class LatencyModel:
         error: Running mean of |measured - predicted| / measured, before each answer was learned; 1.0 at first.
     """
 
-    __slots__ = ("error", "load", "prior", "shape", "spread", "test")
+    __slots__ = ("alone_seen", "error", "load", "prior", "shape", "spread", "test")
 
     def __init__(self, prior: RooflinePrior | None = None) -> None:
         self.prior = prior
         self.shape = ShapeLaw()
         self.load = LoadLaw()
         self.test = CumulativeSum()
+        self.alone_seen = 0
         self.spread = _LARGEST_SPREAD
         self.error = 1.0
 
@@ -102,6 +105,7 @@ class LatencyModel:
             if self.prior and self.prior.latency_ms(work, rows):
                 shape.expect(self.prior.latency_ms, latency, work, rows)
             shape.observe(latency, work, rows)
+            self.alone_seen = int(alone)
             return 0.0
         alone_ms = shape.predict(work, rows)
         expected = self.predict(work, *load, rows)
@@ -122,11 +126,17 @@ class LatencyModel:
             expected *= factor
         elif abs(miss) > limit and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(limit if miss > 0.0 else -limit)
+        if abs(miss) > _WILD:
+            (self.load if loaded else shape).rescale(1.0, _DOUBT)
         if loaded:
             self.load.observe(
                 max(0.0, latency - alone_ms), alone_ms, work, (company, ahead, device_ahead), unit_of(latency, expected)
             )
         if alone:
+            if not self.alone_seen:
+                # It outweighs what those with company suggested.
+                shape.rescale(latency / alone_ms, _KEPT)
+            self.alone_seen += 1
             shape.observe(latency, work, rows)
         elif not novel and known < _UNKNOWN:
             shape.observe(max(FLOOR_MS, latency * alone_ms / expected), work, rows, _COMPANY)
@@ -142,6 +152,7 @@ class LatencyModel:
             share = other.shape.count / (self.shape.count + other.shape.count)
             self.spread += share * (other.spread - self.spread)
             self.error += share * (other.error - self.error)
+        self.alone_seen += other.alone_seen
         self.shape.merge(other.shape)
         self.load.merge(other.load)
         self.test.reset()
@@ -155,6 +166,6 @@ class LatencyModel:
 
     def _follow(self, change: float) -> None:
         factor = exp(change)
-        self.shape.rescale(factor, _KEPT, _CELL_KEPT)
+        self.shape.rescale(factor, _KEPT)
         self.load.rescale(factor, _KEPT)
         self.test.reset()

@@ -123,11 +123,10 @@ class ShapeLaw:
         self.fit.descend(_FIRST_SWEEPS * 5)
         self.count += 1
 
-    def rescale(self, factor: float, kept: float, most: float) -> None:
+    def rescale(self, factor: float, kept: float) -> None:
         """Everything takes ``factor`` times as long: keep a share of the evidence of before, scaled."""
-        by = log(factor)
         self.fit.rescale(factor, kept)
-        self.cells.shift(by, most)
+        self.cells.rescale(factor, kept)
         self._memo.clear()
 
     def merge(self, other: ShapeLaw) -> None:
