@@ -67,6 +67,15 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--tritonserver", type=Path, metavar="PATH", help="this server: its program or installation directory"
     )
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="where what the routers learn is kept (default: one directory for each repository under "
+        "$XDG_STATE_HOME/triton-router or ~/.local/state/triton-router)",
+    )
+    kept.add_argument("--no-state", action="store_true", help="keep nothing: every start learns afresh")
     parser.add_argument("--check", action="store_true", help="only run the checks; exit 1 if one fails")
     parser.add_argument("--skip-checks", action="store_true", help="start although a check fails")
     parser.add_argument("--json", action="store_true", help="findings (with --check) or endpoints as JSON on stdout")
@@ -95,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
             grpc_port=args.grpc_port,
             metrics_port=args.metrics_port,
             tritonserver=args.tritonserver,
+            state=_state(args),
             extra=tuple(args.flags),
         )
     )
@@ -106,6 +116,15 @@ def run(args: argparse.Namespace) -> int:
         output.note(f"not started: {len(decided.errors)} check(s) failed")
         return 1
     return _serve(decided, as_json=args.json)
+
+
+def _state(args: argparse.Namespace) -> Path | None:
+    from triton_router.serving.launcher.state_place import default_state_directory
+
+    if args.no_state:
+        return None
+    given: Path | None = args.state
+    return given.absolute() if given else default_state_directory(args.repository)
 
 
 def _report_checks(decided: LaunchPlan, *, as_json: bool) -> int:

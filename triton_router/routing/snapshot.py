@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from triton_router.profiling.drift import DriftEvent
     from triton_router.profiling.figures import Figure
     from triton_router.profiling.profile import LatencySummary
     from triton_router.routing.protocols import Candidate
@@ -27,6 +28,7 @@ class TargetSnapshot:
         consecutive_failures: Failures since its last answer, those that a pause has followed included.
         error_rate: Recent share of failures, 0 to 1.
         drifts: Changes of its speed that were noticed.
+        last_drift: The latest of them.
         memory_mb: Memory it takes, and where the figure comes from.
         power_w: Power it draws, likewise.
     """
@@ -45,6 +47,7 @@ class TargetSnapshot:
     consecutive_failures: int
     error_rate: float
     drifts: int
+    last_drift: DriftEvent | None
     memory_mb: Figure
     power_w: Figure
 
@@ -62,11 +65,12 @@ def snapshot_of(candidate: Candidate, now: float) -> TargetSnapshot:
         cancelled=candidate.cancelled,
         mirrored=candidate.mirrored,
         resting=candidate.health.is_out(now),
-        confidence=profile.confidence,
+        confidence=candidate.confidence,
         latency=profile.summary(),
         consecutive_failures=candidate.health.consecutive_failures,
         error_rate=profile.error_rate,
         drifts=profile.drifts,
+        last_drift=profile.last_drift,
         memory_mb=profile.memory_mb,
         power_w=profile.power_w,
     )

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from triton_router.profiling.figures import Source
 
-    from triton_router.routing.engine import TargetSnapshot
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from triton_router.routing.snapshot import TargetSnapshot
 
 INTERVAL_S = 1.0
 
@@ -43,6 +45,16 @@ def _requests(outcome: str, value: Callable[[TargetSnapshot], float]) -> Family:
         "Requests by the target that got them and by how they ended",
         (("outcome", outcome),),
         value,
+    )
+
+
+def _power(source: Source) -> Family:
+    return Family(
+        "triton_router_power_watts",
+        "GAUGE",
+        "Power the target draws while it works; 0 where the figure is not from this source",
+        (("source", source.value),),
+        lambda target: target.power_w.value if target.power_w.source is source else 0.0,
     )
 
 
@@ -80,8 +92,48 @@ FAMILIES = (
         (),
         lambda target: target.confidence,
     ),
+    Family(
+        "triton_router_error_rate",
+        "GAUGE",
+        "Recent share of the target's outcomes that were its failures, 0 to 1",
+        (),
+        lambda target: target.error_rate,
+    ),
+    Family(
+        "triton_router_drifts_total",
+        "COUNTER",
+        "Changes of the target's speed that were noticed",
+        (),
+        lambda target: target.drifts,
+    ),
+    Family(
+        "triton_router_mirrored_total",
+        "COUNTER",
+        "Copies of requests sent to the target to learn from it",
+        (),
+        lambda target: target.mirrored,
+    ),
+    _power(Source.MEASURED),
+    _power(Source.ESTIMATED),
 )
-"""Every metric of the router; docs/metrics.md describes each."""
+"""Every metric of a target; docs/metrics.md describes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFamily:
+    """One metric family of a routed model as a whole, a counter: its only label is ``model``."""
+
+    name: str
+    description: str
+
+
+MODEL_FAMILIES = (
+    ModelFamily(
+        "triton_router_snapshot_errors_total",
+        "Snapshots of what was learned that could not be read or written",
+    ),
+)
+"""Every metric of a routed model; docs/metrics.md describes each."""
 
 
 class MetricsFlusher:
@@ -91,12 +143,24 @@ class MetricsFlusher:
         stub: The Python backend's module.
         model: Name of the routed model, the ``model`` label.
         snapshot: Returns the current state of every target.
+        counts: Returns the counts of the whole model, by the names of `MODEL_FAMILIES`; those it leaves out are 0.
+        observe: Is shown every state.
     """
 
-    def __init__(self, stub: Any, model: str, snapshot: Callable[[], Sequence[TargetSnapshot]]) -> None:
+    def __init__(
+        self,
+        stub: Any,
+        model: str,
+        snapshot: Callable[[], Sequence[TargetSnapshot]],
+        *,
+        counts: Callable[[], Mapping[str, float]] = dict[str, float],
+        observe: Callable[[Sequence[TargetSnapshot]], None] = lambda _: None,
+    ) -> None:
         self._stub = stub
         self._model = model
         self._snapshot = snapshot
+        self._counts = counts
+        self._observe = observe
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
 
@@ -115,7 +179,10 @@ class MetricsFlusher:
         while True:
             last = self._closing.wait(INTERVAL_S)
             try:
-                published.update(self._snapshot())
+                targets = self._snapshot()
+                self._observe(targets)
+                published.update(targets)
+                published.update_counts(self._counts())
             except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
                 traceback.print_exc()
             if last:
@@ -130,12 +197,31 @@ class _Published:
         self._model = model
         self._families: dict[str, Any] = {}
         self._series: dict[tuple[str, int], tuple[Any, float]] = {}
+        self._counted: dict[str, tuple[Any, float]] = {}
 
     def update(self, targets: Sequence[TargetSnapshot]) -> None:
         """Publish what changed since the last time."""
         for target in targets:
             for index, family in enumerate(FAMILIES):
                 self._update_one(target, index, family)
+
+    def update_counts(self, counts: Mapping[str, float]) -> None:
+        """Publish what changed of the whole model."""
+        for family in MODEL_FAMILIES:
+            value = float(counts.get(family.name, 0.0))
+            if family.name not in self._counted:
+                self._counted[family.name] = (self._count(family), 0.0)
+            metric, shown = self._counted[family.name]
+            if value != shown:
+                metric.increment(value - shown)
+            self._counted[family.name] = (metric, value)
+
+    def _count(self, family: ModelFamily) -> Any:
+        made = self._stub.MetricFamily(
+            name=family.name, description=family.description, kind=self._stub.MetricFamily.COUNTER
+        )
+        self._families[family.name] = made
+        return made.Metric(labels={"model": self._model})
 
     def _update_one(self, target: TargetSnapshot, index: int, family: Family) -> None:
         key = (target.target.name, index)

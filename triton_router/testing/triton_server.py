@@ -67,13 +67,14 @@ class TritonServer:
 
 
 @contextlib.contextmanager
-def triton_server(
+def triton_server(  # noqa: PLR0913 - a server has as many things that a test may choose
     *repositories: Path,
     control_mode: ControlMode = "none",
     load_models: Sequence[str] = (),
     extra: Sequence[str] = (),
     log_file: Path | None = None,
     ports: tuple[int, int, int] | None = None,
+    state: Path | None = None,
     timeout: float = 120.0,
 ) -> Generator[TritonServer]:
     """Yield a ready server for these repositories and end it afterwards.
@@ -85,6 +86,7 @@ def triton_server(
         extra: Flags for tritonserver.
         log_file: Where its output goes; a temporary file by default.
         ports: HTTP, gRPC and metrics; free ones by default.
+        state: Where what is learned is kept; nowhere by default.
         timeout: Seconds until the server has to be ready.
 
     Raises:
@@ -102,6 +104,7 @@ def triton_server(
             http_port=http_port,
             grpc_port=grpc_port,
             metrics_port=metrics_port,
+            state=state,
             extra=tuple(extra),
         )
         decided = plan(options)

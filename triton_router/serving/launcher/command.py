@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triton_router.telemetry.state_directory import STATE_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -124,10 +126,24 @@ def arguments(
 
 
 def environment(
-    installation: Installation, python: PythonRuntime, base: Mapping[str, str] | None = None
+    installation: Installation,
+    python: PythonRuntime,
+    base: Mapping[str, str] | None = None,
+    *,
+    state: Path | None = None,
 ) -> dict[str, str]:
-    """Return the server's environment: this Python first on PATH, and the libraries the server needs."""
+    """Return the server's environment: this Python first on PATH, and the libraries the server needs.
+
+    Args:
+        installation: The server.
+        python: What its stubs will run.
+        base: What it inherits; the environment of this process by default.
+        state: Where the router models keep what they learn; None for nowhere.
+    """
     result = dict(os.environ if base is None else base)
+    result.pop(STATE_VARIABLE, None)
+    if state is not None:
+        result[STATE_VARIABLE] = str(state)
     result["PATH"] = _joined(str(python.programs), result.get("PATH"))
     libraries = [str(path) for path in installation.library_paths]
     if python.library_directory is not None:

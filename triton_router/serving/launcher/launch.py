@@ -57,6 +57,6 @@ def launch(plan: LaunchPlan, output: Callable[[bytes], object]) -> Generator[Lau
     ):
         options = dataclasses.replace(plan.options, repositories=repositories)
         argv = command.arguments(plan.installation.executable, options, backends, plan.load, plan.settings)
-        environment = command.environment(plan.installation, plan.python)
+        environment = command.environment(plan.installation, plan.python, state=plan.options.state)
         with ServerProcess(argv, environment, output) as process:
             yield Launched(process, plan.endpoints)

@@ -27,6 +27,7 @@ class ServeOptions:
         grpc_port: TCP port.
         metrics_port: TCP port.
         tritonserver: An executable or an installation directory to use instead of searching.
+        state: Directory where what the routers learn is kept; None to keep nothing.
         extra: The user's own tritonserver flags; they win over everything else here.
     """
 
@@ -38,4 +39,5 @@ class ServeOptions:
     grpc_port: int = 8001
     metrics_port: int = 8002
     tritonserver: Path | None = None
+    state: Path | None = None
     extra: tuple[str, ...] = ()

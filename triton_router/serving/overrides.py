@@ -1,0 +1,136 @@
+"""What one request asks of the router itself, by request parameters or headers.
+
+| parameter               | header                    | value                                              |
+|-------------------------|---------------------------|----------------------------------------------------|
+| `router_goal`           | `x-router-goal`           | latency, throughput, power or balanced             |
+| `router_max_latency_ms` | `x-router-max-latency-ms` | milliseconds, above 0, a day at most               |
+| `router_backends`       | `x-router-backends`       | backends that may serve it, separated by commas    |
+| `router_explain`        | `x-router-explain`        | true, to be told why; needs response parameters    |
+
+Headers arrive as parameters where the server forwards them; their case does not matter. A parameter wins over a
+header. Both go on to the target as any other does.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from triton_router.config.printable import printable
+from triton_router.errors import RequestError
+from triton_router.routing.types import Backend, OptimizationGoal, backend_named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+HEADER_PATTERN = "x-router-(goal|max-latency-ms|backends|explain)"
+"""The headers that a server has to forward, as a regular expression for whole names."""
+
+_PREFIX, _HEADER_PREFIX = "router_", "x-router-"
+_MAX_TEXT = 128
+_DAY_MS = 86_400_000.0
+_YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
+
+
+class Overrides(NamedTuple):
+    """What one request asks for; the defaults ask for nothing."""
+
+    goal: OptimizationGoal = OptimizationGoal.BALANCED
+    max_latency_ms: float = 0.0
+    backends: frozenset[Backend] | None = None
+    explain: bool = False
+
+
+def overrides(text: str) -> Overrides | None:
+    """Return what a request's parameters ask of the router; None for nothing.
+
+    Args:
+        text: The parameters as Triton gives them: a JSON object.
+
+    Raises:
+        RequestError: A value of one of these parameters is not one.
+    """
+    # Parsing costs more than all the rest; requests that say nothing to the router do not pay for it.
+    if len(text) <= len("{}") or "router" not in text.lower():
+        return None
+    found: dict[str, Any] = {}
+    for key, value in _parameters(text).items():
+        name = _name(key)
+        if name in _READ and (name not in found or key.startswith(_PREFIX)):
+            found[name] = _READ[name](key, value)
+    return Overrides(**found) if found else None
+
+
+def _parameters(text: str) -> Mapping[str, object]:
+    try:
+        parameters: object = json.loads(text)
+    except ValueError as error:
+        raise RequestError(
+            f"the request's parameters cannot be read: {error}", hint="parameters must be valid UTF-8"
+        ) from error
+    return cast("Mapping[str, object]", parameters) if isinstance(parameters, dict) else {}
+
+
+def _name(key: str) -> str:
+    """Return the field of `Overrides` that a parameter may stand for; "" for none."""
+    if key.startswith(_PREFIX):
+        return key.removeprefix(_PREFIX)
+    lowered = key.lower()
+    return lowered.removeprefix(_HEADER_PREFIX).replace("-", "_") if lowered.startswith(_HEADER_PREFIX) else ""
+
+
+def _goal(key: str, value: object) -> OptimizationGoal:
+    name = _text(key, value).lower()
+    try:
+        return OptimizationGoal(name)
+    except ValueError:
+        raise _refusal(key, value, f"one of {', '.join(OptimizationGoal)}") from None
+
+
+def _max_latency_ms(key: str, value: object) -> float:
+    try:
+        bound = float(_text(key, value))
+    except ValueError:
+        bound = 0.0
+    if not (isfinite(bound) and 0.0 < bound <= _DAY_MS):
+        raise _refusal(key, value, f"milliseconds, more than 0 and at most {_DAY_MS:.0f}, such as 20")
+    return bound
+
+
+def _backends(key: str, value: object) -> frozenset[Backend]:
+    names = [name.strip().lower() for name in _text(key, value).split(",")]
+    try:
+        return frozenset(backend_named(name) for name in names)
+    except ValueError:
+        raise _refusal(key, value, f"some of {', '.join(Backend)}, separated by commas") from None
+
+
+def _explain(key: str, value: object) -> bool:
+    word = _text(key, value).lower()
+    if word not in (*_YES, *_NO):
+        raise _refusal(key, value, "true or false")
+    return word in _YES
+
+
+def _text(key: str, value: object) -> str:
+    """Return a value as text: HTTP and gRPC have numbers and booleans, headers have text alone."""
+    if isinstance(value, str) and len(value) <= _MAX_TEXT:
+        return value.strip()
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise _refusal(key, value, f"text of at most {_MAX_TEXT} characters, or a number")
+
+
+def _refusal(key: str, value: object, wanted: str) -> RequestError:
+    shown = printable(str(value))
+    shown = shown if len(shown) <= _MAX_TEXT else f"{shown[:_MAX_TEXT]}..."
+    return RequestError(f"request parameter {key!r} cannot be {shown!r}", hint=f"pass {wanted}")
+
+
+_READ: Mapping[str, Callable[[str, object], object]] = {
+    "goal": _goal,
+    "max_latency_ms": _max_latency_ms,
+    "backends": _backends,
+    "explain": _explain,
+}

@@ -1,0 +1,133 @@
+"""The state directory: where the snapshots of routed models lie, one file for each model and instance.
+
+What cannot be used is set aside under a new name and reported, never deleted and never trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from triton_router.config.printable import printable
+from triton_router.errors import TritonRouterError
+from triton_router.telemetry.inheritance import profiles_in
+from triton_router.telemetry.snapshot_file import Snapshot, read_snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE_VARIABLE = "TRITON_ROUTER_STATE_DIR"
+"""Environment variable that tells the router models of a server where the directory is; without it nothing is kept."""
+DIRECTORY_MODE = 0o700
+MAX_SET_ASIDE = 4
+"""Most unusable files that are kept for one snapshot; further ones replace the last."""
+MAX_INSTANCES = 64
+"""Most snapshots of one model that are looked at, the newest."""
+_STALE_S = 60.0
+"""A half-written file that is older belongs to a process that was killed."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Found(NamedTuple):
+    """What lay there.
+
+    Attributes:
+        own: This instance's snapshot, if there is one.
+        others: Other instances' of the same model, newest first.
+        problems: What could not be used, each a sentence with what was done about it.
+    """
+
+    own: Snapshot | None
+    others: list[Snapshot]
+    problems: list[str]
+
+
+class StateDirectory:
+    """The files of one instance of one routed model.
+
+    Args:
+        path: The directory; made on the first write.
+        model: Name of the routed model.
+        instance: What keeps this instance's file apart from those of others, such as the host's name.
+    """
+
+    def __init__(self, path: Path, model: str, instance: str) -> None:
+        self.path = path
+        self._model = model
+        # Models may be called anything; a digest keeps two apart whose names look alike as files.
+        digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+        self._stem = f"{_safe(model)}-{digest}"
+        self.file = path / f"{self._stem}@{_safe(instance)}.json"
+
+    def find(self) -> Found:
+        """Read what lies there; what is of no use is set aside."""
+        problems: list[str] = []
+        own: Snapshot | None = None
+        others: list[Snapshot] = []
+        try:
+            files = self._files()
+        except OSError as error:
+            return Found(None, [], [f"{self.path} cannot be read: {error.strerror}; learning starts afresh"])
+        for file in files:
+            try:
+                snapshot = self._usable(file)
+            except TritonRouterError as error:
+                problems.append(f"{error.message}; {_set_aside(file)}")
+                continue
+            if file == self.file:
+                own = snapshot
+            else:
+                others.append(snapshot)
+        others.sort(key=lambda snapshot: snapshot.written_at, reverse=True)
+        return Found(own, others, problems)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace this instance's snapshot.
+
+        Raises:
+            OSError: It cannot be written; the old one is still whole.
+            ValueError: It is too large.
+        """
+        self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        write_snapshot(self.file, snapshot)
+
+    def _files(self) -> list[Path]:
+        if not self.path.exists():
+            return []
+        self._remove_half_written()
+        files = [path for path in self.path.iterdir() if self._is_ours(path)]
+        files.sort(key=lambda path: (path == self.file, path.lstat().st_mtime), reverse=True)
+        return files[:MAX_INSTANCES]
+
+    def _is_ours(self, path: Path) -> bool:
+        return path.name.startswith(f"{self._stem}@") and path.suffix == ".json"
+
+    def _remove_half_written(self) -> None:
+        for path in self.path.glob(f".{self.file.name}.*.tmp"):
+            with suppress(OSError):  # another process may remove it too; a read-only directory keeps it
+                if time.time() - path.lstat().st_mtime > _STALE_S:
+                    path.unlink()
+
+    def _usable(self, file: Path) -> Snapshot:
+        snapshot = read_snapshot(file)
+        profiles_in(snapshot, expected_model=self._model)
+        return snapshot
+
+
+def _set_aside(file: Path) -> str:
+    """Give an unusable file another name and return what was done, for the log."""
+    numbers = range(1, MAX_SET_ASIDE + 1)
+    names = [file.with_name(f"{file.name}.corrupt-{number}") for number in numbers]
+    place = next((name for name in names if not name.exists()), names[-1])
+    try:
+        file.replace(place)
+    except OSError as error:
+        return f"it cannot be set aside ({error.strerror}): remove it; learning starts afresh"
+    return f"set aside as {printable(place.name)}, to be looked at or removed; learning starts afresh"
+
+
+def _safe(name: str) -> str:
+    return _UNSAFE.sub("_", name)[:80] or "_"
