@@ -110,6 +110,20 @@ class DispatchConfig(_Settings):
     inline: bool = True
 
 
+class DecisionLogConfig(_Settings):
+    """Where decisions and their outcomes are written down.
+
+    Attributes:
+        path: The file, absolute; one for each routed model. The one before it is kept as ``path.1``.
+        sample: Share of the decisions that are written.
+        max_mb: Size in megabytes from which on a new file is begun.
+    """
+
+    path: Annotated[str, Field(pattern=r"^/[^\x00]*[^/\x00]$", max_length=4096)]
+    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_mb: Annotated[float, Field(ge=1, le=1_000_000)] = 64.0
+
+
 class RouterConfig(_Settings):
     """The settings of one routed model.
 
@@ -120,6 +134,7 @@ class RouterConfig(_Settings):
             one that is n times as slow gets an n-th of it.
         streaming: Whether the routed model is decoupled (several responses per request, gRPC streaming only).
         dispatch: How requests travel.
+        decision_log: Where decisions are written down; nowhere by default.
     """
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
@@ -127,6 +142,7 @@ class RouterConfig(_Settings):
     explore: Annotated[float, Field(ge=0, le=0.1)] = 0.002
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
+    decision_log: DecisionLogConfig | None = None
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
