@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModelCharacteristics:
-    """Static properties of one model, read from its file, never from running it.
+    """Static properties of one model, read from its file or stated by whoever knows them, never from running it.
 
     Shapes use -1 for a dynamic dimension. Types are KServe v2 names (``FP32``, ``INT64``, ``BYTES``).
 

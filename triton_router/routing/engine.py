@@ -62,21 +62,21 @@ class RoutingEngine:
         barred: Mapping[str, str] | None = None,
         log_propensities: bool = False,
     ) -> None:
-        self._all = _candidates(targets, rules)
+        self._all = _candidates(targets)
         self._by_name = {candidate.target.name: candidate for candidate in self._all}
-        reasons = {c.target.name: "backend excluded" for c in self._all if c.target.backend in rules.excluded_backends}
-        reasons.update(barred or {})
-        self._barred = [Rejection(self._by_name[name].target, reason) for name, reason in reasons.items()]
-        self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
         self._devices = list({id(candidate.device): candidate.device for candidate in self._all}.values())
-        self._policy = policy
-        self._rules = rules
-        self._rule_filters = _filters_of(rules)
+        self._unfit = dict(barred or {})
         self._rng = rng
         self._log_propensities = log_propensities
         self._lock = Lock()
         self._learner = Learner()
-        self._mirrors = MirrorBudget(rules.mirror if policy.learns else 0.0)
+        self._mirrors = MirrorBudget()
+        self._apply(policy, rules)
+
+    def reconfigure(self, policy: Policy, rules: RoutingRules) -> None:
+        """Choose by another policy and other rules from now on. What is in flight, counted and learned stays."""
+        with self._lock:
+            self._apply(policy, rules)
 
     def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
         """Choose a target for a request and reserve its slot there, in one step.
@@ -142,15 +142,12 @@ class RoutingEngine:
             context = self._rules.applied_to(context)
             policy = self._policy_for(context, policy)
             kept, rejections, reason = self._considered(context, context.counted_work(), now, policy)
-            selection.rate(context, kept, policy)
-            return explained(
-                self._all,
-                kept,
-                [*self._barred, *rejections],
-                policy,
-                reason if kept else "refused",
-                (context, selection.probabilities(kept, policy, self._explore(context, policy)) if kept else []),
-            )
+            chances: list[float] = []
+            if kept:
+                selection.rate(context, kept, policy)
+                chances = selection.probabilities(kept, policy, self._explores(context, policy, reason))
+            rejected = [*self._barred, *rejections]
+            return explained(self._all, kept, rejected, policy, reason, (context, chances))
 
     def snapshot(self, now: float) -> list[TargetSnapshot]:
         """Return every target as it stands."""
@@ -168,13 +165,34 @@ class RoutingEngine:
         """Return what a call of a target costs whatever it carries, and what this work adds, in milliseconds."""
         return self._by_name[target].profile.fixed_and_marginal(work, rows)
 
+    def _apply(self, policy: Policy, rules: RoutingRules) -> None:
+        reasons = {c.target.name: "backend excluded" for c in self._all if c.target.backend in rules.excluded_backends}
+        reasons.update(self._unfit)
+        self._barred = [Rejection(self._by_name[name].target, reason) for name, reason in reasons.items()]
+        self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
+        self._policy = policy
+        self._rules = rules
+        self._rule_filters = _filters_of(rules)
+        self._learner.warmup = rules.warmup
+        self._mirrors.share = rules.mirror if policy.learns and rules.learn else 0.0
+        for device in self._devices:
+            device.in_flight, device.work_in_flight = 0, 0.0
+        for candidate in self._all:
+            candidate.weight = rules.weight_of(candidate.target.backend)
+            candidate.is_preferred = candidate.target.backend in rules.preferred_backends
+            candidate.confidence = self._learner.confidence(candidate)
+            if rules.balance:
+                candidate.device.in_flight += candidate.in_flight
+                candidate.device.work_in_flight += candidate.work_in_flight
+
     def _policy_for(self, context: RoutingContext, policy: Policy | None) -> Policy:
         if context.optimization_goal is not _NO_WISH:
             return _GOALS[context.optimization_goal]
         return policy or self._policy
 
-    def _explore(self, context: RoutingContext, policy: Policy) -> float:
-        return self._rules.explore if policy.learns and context.may_explore else 0.0
+    def _explores(self, context: RoutingContext, policy: Policy, reason: str) -> float:
+        rules = self._rules
+        return rules.explore if policy.learns and rules.learn and context.may_explore and reason == "policy" else 0.0
 
     def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
         work = context.work or context.counted_work()
@@ -188,18 +206,23 @@ class RoutingEngine:
             raise _refusal([*self._barred, *rejections])
         selection.rate(context, kept, policy)
         index = policy.picker.pick(kept, self._rng)
-        explore = self._explore(context, policy) if reason == "policy" and len(kept) > 1 else 0.0
-        if explore and self._rng() < explore:
+        explore = self._explores(context, policy, reason)
+        if explore and len(kept) > 1 and self._rng() < explore:
             other = (index + 1 + int(self._rng() * (len(kept) - 1))) % len(kept)
             # A target ten times as slow is tried a tenth as often: exploring costs the same whatever it tries.
             if self._rng() < kept[other].score:
                 index, reason = other, "explore"
+        # Before the slot is taken: the choice was made in the state without it.
+        propensity = selection.probabilities(kept, policy, explore)[index] if self._log_propensities else 0.0
         decision = self._reserve(context, work, kept[index], reason, policy.name)
-        decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
+        decision.propensity = propensity
+        if self._rules.fallback:
+            decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
+        else:
+            chosen = kept[index]
+            decision.rated = [(chosen, chosen.score, chosen.expected_latency_ms)]
         if rejections or self._barred:
             decision.rejections = [*self._barred, *rejections]
-        if self._log_propensities:
-            decision.propensity = selection.probabilities(kept, policy, explore)[index]
         return decision
 
     def _considered(
@@ -215,7 +238,7 @@ class RoutingEngine:
             able, rejections = selection.constrained(context, able, now)
             if not able:
                 return able, rejections, "refused"
-        kept, unfit = selection.filtered(context, able, now, policy.filters)
+        kept, unfit = selection.filtered(context, able, now, policy.filters if self._rules.learn else filters.UNLEARNED)
         rejections += unfit
         if not kept:
             return able, rejections, "panic"
@@ -242,11 +265,13 @@ class RoutingEngine:
     ) -> RoutingDecision:
         device = candidate.device
         ahead = candidate.work_in_flight
+        company = device.in_flight
         candidate.in_flight += 1
         candidate.work_in_flight += work
         candidate.chosen += 1
-        device.in_flight += 1
-        device.work_in_flight += work
+        if self._rules.balance:
+            device.in_flight += 1
+            device.work_in_flight += work
         return RoutingDecision(
             candidate.target,
             reason,
@@ -259,7 +284,7 @@ class RoutingEngine:
             work,
             ahead,
             candidate.device_ahead,
-            device.in_flight - 1,
+            company,
             (),
             candidate,
             (),
@@ -271,26 +296,31 @@ class RoutingEngine:
         if self._rules.max_backend_utilization:
             device.settle(now)
         candidate.in_flight -= 1
-        device.in_flight -= 1
         # Sums of floats keep a residue: nothing in flight is no work in flight.
         candidate.work_in_flight = candidate.work_in_flight - decision.work if candidate.in_flight else 0.0
-        device.work_in_flight = device.work_in_flight - decision.work if device.in_flight else 0.0
+        if self._rules.balance:
+            device.in_flight -= 1
+            device.work_in_flight = device.work_in_flight - decision.work if device.in_flight else 0.0
         if decision.reason == "mirror":
             self._mirrors.end(outcome.latency_ms)
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        alone = not (decision.device_in_flight or decision.candidate.device.in_flight)
-        self._learner.add(decision, outcome.latency_ms, now, alone=alone)
+        if self._rules.learn:
+            self._learn_figures(decision, outcome, now)
         if decision.reason != "mirror":
             # What a request waits for others is no time in which it keeps its device busy.
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
+
+    def _learn_figures(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        alone = not (decision.device_in_flight or decision.candidate.device.in_flight)
+        self._learner.add(decision, outcome.latency_ms, now, alone=alone)
         if outcome.memory_mb:
             decision.candidate.profile.record_memory(outcome.memory_mb)
         if outcome.power_w:
             decision.candidate.profile.record_power(outcome.power_w)
 
 
-def _candidates(targets: Iterable[tuple[Target, TargetProfile]], rules: RoutingRules) -> list[Candidate]:
+def _candidates(targets: Iterable[tuple[Target, TargetProfile]]) -> list[Candidate]:
     devices: dict[object, Device] = {}
     return [
         Candidate(
@@ -298,9 +328,7 @@ def _candidates(targets: Iterable[tuple[Target, TargetProfile]], rules: RoutingR
             profile,
             Health(),
             devices.setdefault(target.backend, Device()),
-            weight=rules.weight_of(target.backend),
-            is_preferred=target.backend in rules.preferred_backends,
-            confidence=profile.confidence,
+            complexity_ms=profile.complexity_ms,
         )
         for target, profile in targets
     ]
@@ -310,8 +338,10 @@ def _filters_of(rules: RoutingRules) -> tuple[Filter, ...]:
     found: list[Filter] = []
     if rules.mirror:
         found.append(filters.unproven)
-    if rules.max_backend_utilization:
+    if rules.max_backend_utilization and rules.balance:
         found.append(filters.Overloaded(rules.max_backend_utilization))
+    if rules.fallback and rules.fallback_latency_ms:
+        found.append(filters.Slow(rules.fallback_latency_ms))
     if rules.preferred_backends:
         found.append(filters.not_preferred)
     return tuple(found)

@@ -116,7 +116,7 @@ def _one(
         expected_latency_ms=expected,
         p90_latency_ms=profile.latency_quantile(expected, 0.9) if expected else 0.0,
         alone_ms=candidate.alone_ms,
-        confidence=profile.confidence,
+        confidence=candidate.confidence,
         in_flight=candidate.in_flight,
         energy_j=profile.energy_j(candidate.alone_ms),
         memory_mb=profile.memory_mb,

@@ -86,6 +86,23 @@ def not_preferred(_context: RoutingContext, candidates: Sequence[Candidate], _no
     return others if len(others) < len(candidates) else ()
 
 
+UNLEARNED: tuple[Filter, ...] = (resting,)
+"""What the state of things forbids where nothing is learned: every target of unknown speed would stay so."""
+
+
+class Slow:
+    """Rejects targets predicted to take more than ``bound_ms``, load included, if another is not."""
+
+    def __init__(self, bound_ms: float) -> None:
+        self._bound_ms = bound_ms
+
+    def __call__(self, _context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+        """Judge all candidates."""
+        bound = self._bound_ms
+        slow = [(c, f"predicted to take more than {bound:g} ms") for c in candidates if c.expected_latency_ms > bound]
+        return slow if len(slow) < len(candidates) else ()
+
+
 class Overloaded:
     """Rejects targets whose device was busy for more than ``bound`` (0 to 1) of late, if another's was not."""
 

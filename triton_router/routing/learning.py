@@ -19,11 +19,16 @@ _WITHIN_S = 0.02
 
 
 class Learner:
-    """Collects the latencies of one routed model and feeds them to the profiles of its targets."""
+    """Collects the latencies of one routed model and feeds them to the profiles of its targets.
 
-    __slots__ = ("_at", "_waiting")
+    Attributes:
+        warmup: Answers that a target must have given before its predictions are trusted.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_at", "_waiting", "warmup")
+
+    def __init__(self, warmup: int = 0) -> None:
+        self.warmup = warmup
         self._waiting: list[tuple[RoutingDecision, float, bool]] = []
         self._at = 0.0
 
@@ -54,7 +59,12 @@ class Learner:
                 decision.context.batch_size,
                 decision.device_in_flight,
             )
-            candidate.confidence = candidate.profile.confidence
+            candidate.confidence = self.confidence(candidate)
             candidate.measured_at = now
         self._waiting.clear()
         self._at = now
+
+    def confidence(self, candidate: Candidate) -> float:
+        """Return the trust in a target's predictions, 0 to 1."""
+        profile = candidate.profile
+        return profile.confidence if profile.observations >= self.warmup else 0.0

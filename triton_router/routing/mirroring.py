@@ -18,25 +18,25 @@ class MirrorBudget:
 
     One copy at a time is under way: what it really took is known before the next one is let through.
 
-    Args:
-        share: 0 for no copies at all.
+    Attributes:
+        share: That share; 0 for no copies at all.
     """
 
-    __slots__ = ("_saved_ms", "_share", "under_way")
+    __slots__ = ("_saved_ms", "share", "under_way")
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    def __init__(self, share: float = 0.0) -> None:
+        self.share = share
         self._saved_ms = 0.0
         self.under_way = False
 
     @property
     def is_open(self) -> bool:
         """Whether a copy may be sent."""
-        return self._saved_ms > 0.0 and not self.under_way
+        return self._saved_ms > 0.0 and self.share > 0.0 and not self.under_way
 
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
-        self._saved_ms = min(self._saved_ms + self._share * served_ms, _MOST_SAVED_MS)
+        self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
 
     def begin(self) -> None:
         """Note that a copy is on its way."""

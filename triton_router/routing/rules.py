@@ -31,6 +31,11 @@ class RoutingRules:
             one that is n times as slow gets an n-th of it.
         mirror: Time spent on copies of requests that are sent to other targets only to learn from, as a share of
             the time spent serving.
+        learn: Whether outcomes teach profiles. Without it, predictions stay what was measured or estimated at first.
+        balance: Whether what is in flight counts: in predictions, in scores, and as utilization.
+        fallback: Whether decisions name the targets to go to when the chosen one fails.
+        fallback_latency_ms: A target predicted to take longer is not chosen while another one is not.
+        warmup: Answers that a target must have given before its predictions are trusted at all.
     """
 
     backend_weights: Mapping[Backend, float] = field(default_factory=dict["Backend", float])
@@ -41,6 +46,11 @@ class RoutingRules:
     max_backend_utilization: float = 0.0
     explore: float = 0.0
     mirror: float = 0.0
+    learn: bool = True
+    balance: bool = True
+    fallback: bool = True
+    fallback_latency_ms: float = 0.0
+    warmup: int = 0
 
     @property
     def bound(self) -> bool:

@@ -20,16 +20,26 @@ UNKNOWN_SCORE = 0.5
 """What scorers of declared properties give a candidate that declares nothing, where another one does."""
 
 
-def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
-    """Rate by predicted latency, the delay to others included.
+CAUTION = 0.1
+"""By what share a prediction is taken to be worse than it says when nothing confirms it."""
 
-        cost = expected + device_in_flight * alone
+
+def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
+    """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
+
+        cost = (expected + device_in_flight * alone) * (1 + CAUTION * (1 - confidence))
 
     A request delays each of those it shares a device with by what it needs itself. Were each to look after itself
     only, a loaded CPU would be shared out to its slower variants until all were equally slow (Pigou, *The Economics
     of Welfare*, 1920: the marginal social cost).
     """
-    return _shares([c.expected_latency_ms + c.device.in_flight * c.alone_ms for c in candidates])
+    doubt = 1.0 + CAUTION
+    return _shares(
+        [
+            (c.expected_latency_ms + c.device.in_flight * c.alone_ms) * (doubt - CAUTION * c.confidence)
+            for c in candidates
+        ]
+    )
 
 
 def least_latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
