@@ -23,7 +23,10 @@ _WARM = 3
 
 
 class Timing(NamedTuple):
-    """One request as it was timed. ``ahead`` and ``device_ahead`` in elements, as the engine counts them."""
+    """One request as it was timed. ``ahead`` and ``device_ahead`` in elements, as the engine counts them.
+
+    ``in_flight`` is how many requests were on the device when it began.
+    """
 
     variant: str
     batch: int
@@ -34,6 +37,7 @@ class Timing(NamedTuple):
     device_ahead: float
     alone: bool
     latency_ms: float
+    in_flight: int
 
 
 def timings(scratch: Path, *, fresh: bool) -> dict[str, list[Timing]]:
@@ -103,5 +107,16 @@ class _Bench:
                 del self._in_flight[me]
                 alone = not flying and not self._in_flight
                 self._rows.append(
-                    Timing(variant, batch, length, work, self._callers, ahead, device_ahead, alone, latency_ms)
+                    Timing(
+                        variant,
+                        batch,
+                        length,
+                        work,
+                        self._callers,
+                        ahead,
+                        device_ahead,
+                        alone,
+                        latency_ms,
+                        len(flying),
+                    )
                 )

@@ -116,7 +116,7 @@ class LatencyModel:
         known = shape.familiarity(work, rows)
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
-        limit = CLIP * self.spread
+        limit = 2.5 * self.spread
         self._note(latency, expected, miss, limit)
         change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread)
         if change:

@@ -9,7 +9,7 @@ from triton_router.profiling.drift import RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
 from triton_router.profiling.latency import IDLE, LatencyModel, Load
-from triton_router.profiling.residuals import Residuals
+from triton_router.profiling.residuals import KEPT, Residuals
 from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS
 from triton_router.profiling.summary import LatencySummary
 
@@ -42,6 +42,7 @@ class TargetProfile:
         prior: What to expect while nothing is measured; it fades with evidence too.
         power_w: The power that is declared for the target while it works.
         memory_mb: The memory that is declared for it.
+        history: Of how many of the latest answers it remembers how far off their predictions were.
 
     Attributes:
         error_rate: Recent share of outcomes that were the target's failures, 0..1.
@@ -77,10 +78,11 @@ class TargetProfile:
         prior: RooflinePrior | None = None,
         power_w: Figure = UNKNOWN_FIGURE,
         memory_mb: Figure = UNKNOWN_FIGURE,
+        history: int = KEPT,
     ) -> None:
         self._model = LatencyModel(prior)
         self._histogram = LatencyHistogram()
-        self._residuals = Residuals()
+        self._residuals = Residuals(kept=history)
         self._live = 0
         self._evidence = 0.0
         self._paired = 0
@@ -108,6 +110,12 @@ class TargetProfile:
     def confidence(self) -> float:
         """Trust in the prediction, 0..1: grows with live evidence, shrinks with error, and with a change."""
         return self._evidence / (self._evidence + _HALF_CONFIDENT) * max(0.0, 1.0 - self._model.error)
+
+    @property
+    def complexity_ms(self) -> float:
+        """What the prior expects of one row, in milliseconds, whatever was measured since; 0.0 without a prior."""
+        prior = self._model.prior
+        return prior.latency_ms(max(prior.elements, 1.0), 1.0) if prior else 0.0
 
     @property
     def observations(self) -> int:

@@ -1,6 +1,6 @@
 """How far off predictions were lately: quantiles that hold whatever the noise looks like.
 
-Kept are the last `KEPT` ratios measured / predicted, of predictions made before the answer was known. An answer
+Kept are the last ``kept`` ratios measured / predicted, of predictions made before the answer was known. An answer
 exceeds the k-th smallest of n such ratios with probability 1 - k / (n + 1) if it is like them (split conformal
 prediction: Vovk, Gammerman & Shafer, *Algorithmic Learning in a Random World*, 2005), so the quantile for probability
 p is the ratio of rank (n + 1) * p, interpolated, which covers p on average.
@@ -21,12 +21,18 @@ _LARGEST = 16.0
 
 
 class Residuals:
-    """The last log ratios, in their order and sorted."""
+    """The last log ratios, in their order and sorted.
 
-    __slots__ = ("_sorted", "ring")
+    Args:
+        ring: Those to begin with, oldest first.
+        kept: How many are kept.
+    """
 
-    def __init__(self, ring: tuple[float, ...] = ()) -> None:
-        self.ring = list(ring[-KEPT:])
+    __slots__ = ("_kept", "_sorted", "ring")
+
+    def __init__(self, ring: tuple[float, ...] = (), kept: int = KEPT) -> None:
+        self._kept = kept
+        self.ring = list(ring[-kept:])
         self._sorted = sorted(self.ring)
 
     @property
@@ -39,7 +45,7 @@ class Residuals:
         miss = min(_LARGEST, max(-_LARGEST, miss))
         self.ring.append(miss)
         insort(self._sorted, miss)
-        if len(self.ring) > KEPT:
+        if len(self.ring) > self._kept:
             del self._sorted[bisect_left(self._sorted, self.ring.pop(0))]
 
     def forget_last(self, count: int) -> None:
@@ -72,9 +78,10 @@ class Residuals:
     def merge(self, other: Residuals) -> None:
         """Take the newest of both, as many of either while there are enough."""
         mine, theirs = self.ring, other.ring
-        take = max(KEPT // 2, KEPT - len(theirs))
+        kept = self._kept
+        take = max(kept // 2, kept - len(theirs), 1)
         kept_mine = mine[-take:]
-        kept_theirs = theirs[-(KEPT - len(kept_mine)) :] if len(kept_mine) < KEPT else []
+        kept_theirs = theirs[-(kept - len(kept_mine)) :] if len(kept_mine) < kept else []
         aged = [(-age, miss) for ring in (kept_mine, kept_theirs) for age, miss in enumerate(reversed(ring))]
         self.ring = [miss for _, miss in sorted(aged)]
         self._sorted = sorted(self.ring)

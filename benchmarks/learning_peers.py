@@ -1,0 +1,134 @@
+"""What chooses among the variants in the replay: this project's engine, and the peers it is measured against."""
+
+from __future__ import annotations
+
+import random
+from math import log
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.engine import RoutingEngine
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
+from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision, Target, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EXPLORE = 0.01
+"""Share of requests with which every learner may try a target that is not its favourite."""
+
+
+class Request(NamedTuple):
+    """What a router knows of a request."""
+
+    batch: int
+    length: int
+    work: float
+
+
+class Router(Protocol):
+    """Chooses a variant, then hears how long it took. ``now`` is in seconds."""
+
+    def choose(self, request: Request, now: float) -> int:
+        """Return the index of the variant."""
+        ...
+
+    def learn(self, latency_ms: float, now: float) -> None:
+        """Hear how long the last choice took."""
+        ...
+
+
+class Ours:
+    """The routing engine as it serves, policy ``latency``; nothing is measured beforehand."""
+
+    def __init__(self, variants: Sequence[str], seed: int) -> None:
+        self._index = {name: index for index, name in enumerate(variants)}
+        self._engine = RoutingEngine(
+            [(Target(name, name), TargetProfile()) for name in variants],
+            policy_named("latency"),
+            rules=RoutingRules(explore=EXPLORE),
+            rng=random.Random(seed).random,
+        )
+        self._decision: RoutingDecision | None = None
+
+    def choose(self, request: Request, now: float) -> int:
+        context = RoutingContext(batch_size=request.batch, work=request.work)
+        self._decision = self._engine.decide(context, now)
+        return self._index[self._decision.target.name]
+
+    def learn(self, latency_ms: float, now: float) -> None:
+        assert self._decision is not None
+        self._engine.finish(self._decision, Outcome(Verdict.SUCCESS, latency_ms), now)
+
+
+class RoundRobin:
+    """One after the other."""
+
+    def __init__(self, variants: Sequence[str], seed: int) -> None:
+        self._count = len(variants)
+        self._next = seed
+
+    def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
+        self._next += 1
+        return self._next % self._count
+
+    def learn(self, latency_ms: float, now: float) -> None:
+        """Learn nothing."""
+
+
+class LeastLatency:
+    """The lowest exponentially weighted mean latency, with a little exploration (NGINX Plus, Finagle, LiteLLM)."""
+
+    _RATE = 0.1
+
+    def __init__(self, variants: Sequence[str], seed: int) -> None:
+        self._means = [0.0] * len(variants)
+        self._rng = random.Random(seed)
+        self._last = 0
+
+    def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
+        count = len(self._means)
+        explore = self._rng.random() < EXPLORE
+        self._last = self._rng.randrange(count) if explore else min(range(count), key=self._means.__getitem__)
+        return self._last
+
+    def learn(self, latency_ms: float, now: float) -> None:  # noqa: ARG002
+        mean = self._means[self._last]
+        self._means[self._last] = mean + self._RATE * (latency_ms - mean) if mean else latency_ms
+
+
+class Bandit:
+    """Vowpal Wabbit's contextual bandit with action features; the cost is the logarithm of the latency."""
+
+    def __init__(self, variants: Sequence[str], seed: int) -> None:
+        import vowpalwabbit
+
+        self._vw = vowpalwabbit.Workspace(f"--cb_explore_adf --epsilon {EXPLORE} --quiet -q sa --random_seed {seed}")
+        self._variants = variants
+        self._rng = random.Random(seed)
+        self._chosen = (0, 1.0, "")
+
+    def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
+        shared = f"shared |s b{request.batch} l{request.length} s{request.batch}x{request.length} work:{log(request.work)}"
+        shares = self._vw.predict(self._example(shared))
+        index = self._rng.choices(range(len(shares)), shares)[0]
+        self._chosen = index, shares[index], shared
+        return index
+
+    def learn(self, latency_ms: float, now: float) -> None:  # noqa: ARG002
+        index, share, shared = self._chosen
+        lines = self._example(shared)
+        lines[1 + index] = f"0:{log(latency_ms)}:{share} {lines[1 + index]}"
+        self._vw.learn(lines)
+
+    def _example(self, shared: str) -> list[str]:
+        return [shared, *(f"|a {name}" for name in self._variants)]
+
+
+PEERS: dict[str, Callable[[Sequence[str], int], Router]] = {
+    "ours": Ours,
+    "bandit (VW)": Bandit,
+    "least latency": LeastLatency,
+    "round robin": RoundRobin,
+}
