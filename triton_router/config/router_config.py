@@ -110,6 +110,31 @@ class DispatchConfig(_Settings):
     inline: bool = True
 
 
+class MergeConfig(_Settings):
+    """How requests that wait for the same target go out together.
+
+    Attributes:
+        enabled: Whether they do, at targets that are ``batch_independent``.
+        calls_in_flight: Calls to one such target at once, as many as it has instances; further requests wait in
+            the router for the next call.
+    """
+
+    enabled: bool = True
+    calls_in_flight: Annotated[int, Field(ge=1, le=1024)] = 1
+
+
+class StateConfig(_Settings):
+    """What becomes of what is learned, where the server was given a state directory.
+
+    Attributes:
+        keep: Whether it is written there, and read again at the next start.
+        interval_s: Seconds between two snapshots; a process that is killed loses what it learned since the last.
+    """
+
+    keep: bool = True
+    interval_s: Annotated[float, Field(ge=1, le=86_400)] = 30.0
+
+
 class DecisionLogConfig(_Settings):
     """Where decisions and their outcomes are written down.
 
@@ -134,6 +159,8 @@ class RouterConfig(_Settings):
             one that is n times as slow gets an n-th of it.
         streaming: Whether the routed model is decoupled (several responses per request, gRPC streaming only).
         dispatch: How requests travel.
+        merge: How they go out together.
+        state: What becomes of what is learned.
         decision_log: Where decisions are written down; nowhere by default.
     """
 
@@ -143,6 +170,8 @@ class RouterConfig(_Settings):
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
     decision_log: DecisionLogConfig | None = None
+    merge: MergeConfig = MergeConfig()
+    state: StateConfig = StateConfig()
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -13,7 +13,9 @@ from triton_router.errors import RequestError
 from triton_router.routing.types import RoutingContext, Target
 
 if TYPE_CHECKING:
-    from triton_router.serving.stub import BlsRequest, Request, StubModule
+    from collections.abc import Sequence
+
+    from triton_router.serving.stub import BlsRequest, Request, StubModule, Tensor
 
 _LATEST = -1
 """BLS's model version for "whatever the version policy serves"."""
@@ -59,6 +61,26 @@ class Forwarder:
                 f"the request cannot be forwarded to a target: {error}",
                 hint="ids, parameters and correlation ids must be valid UTF-8",
             ) from error
+
+    def merged_request_for(self, target: Target, like: Request, inputs: Sequence[Tensor]) -> BlsRequest:
+        """Return a new request for ``target`` with the inputs of several requests that are alike.
+
+        It carries nothing that is one client's own, so that nothing can come back to another; its span, if it is
+        traced, belongs to ``like``.
+
+        Raises:
+            RequestError: As for `request_for`.
+        """
+        text = like.parameters()
+        return self._stub.InferenceRequest(
+            model_name=target.model,
+            model_version=target.version or _LATEST,
+            requested_output_names=list(like.requested_output_names()),
+            inputs=inputs,
+            timeout=like.timeout(),
+            trace=like.trace(),
+            parameters=_forwardable(text) if len(text) > len("{}") else None,
+        )
 
     def _rewritten(self, target: Target, request: Request) -> BlsRequest:
         text = request.parameters()

@@ -61,7 +61,7 @@ class Relay:
     def _call(
         self, target: Target, request: Request, _sender: ResponseSender | None
     ) -> tuple[Verdict, Response | None]:
-        return self._relayed(self._forwarder.request_for(target, request).exec())
+        return self.relayed(self._forwarder.request_for(target, request).exec())
 
     def _stream(
         self, target: Target, request: Request, sender: ResponseSender | None
@@ -72,17 +72,17 @@ class Relay:
         look_at = self._clock() + _LOOK_EVERY_S
         for response in self._forwarder.request_for(target, request).exec(decoupled=True):
             if response.has_error():
-                return self._relayed(response)
+                return self.relayed(response)
             if self._clock() > look_at:
                 look_at = self._clock() + _LOOK_EVERY_S
                 cancelled = cancelled or request.is_cancelled()
             # A decoupled target may end its stream with an empty response: the final flag says as much. What comes
             # after a cancellation is taken from the target, which cannot be stopped, and dropped.
             if response.output_tensors() and not cancelled:
-                sender.send(self._relayed(response)[1])
+                sender.send(self.relayed(response)[1])
         return (Verdict.CANCELLED if cancelled else Verdict.SUCCESS), None
 
-    def _relayed(self, response: Response) -> tuple[Verdict, Response]:
+    def relayed(self, response: Response) -> tuple[Verdict, Response]:
         """Return the verdict on a target's response, and what the client gets: a good one as it is, uncopied."""
         if response.has_error():
             return self._relayed_error(response.error())

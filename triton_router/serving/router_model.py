@@ -10,34 +10,36 @@ import gc
 import json
 import os
 import random
+import socket
 import time
-from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from triton_router.config.configured_engine import configured_engine
 from triton_router.config.cycles import refuse_cycle, router_cycle
-from triton_router.config.router_config import ROUTER_FILE, RouterConfig, TargetConfig, load_router_config
+from triton_router.config.router_config import ROUTER_FILE, RouterConfig, load_router_config
 from triton_router.errors import ConfigError
-from triton_router.profiling.profile import TargetProfile
-from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import policy_named
-from triton_router.routing.rules import RoutingRules
-from triton_router.routing.types import Target
+from triton_router.hardware.machine import machine_name
 from triton_router.serving.answering import Answering
 from triton_router.serving.call_lane import CallLane
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.live_status import live_status
 from triton_router.serving.merging import MergedCalls, Merging
 from triton_router.serving.relay import Relay
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.worker_pool import WorkerPool
+from triton_router.telemetry.drift_log import DriftLog
 from triton_router.telemetry.metrics import MetricsFlusher
+from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
+from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triton_router.routing.engine import RoutingEngine
     from triton_router.serving.stub import Request, Response, StubModule
 
 
@@ -60,21 +62,28 @@ class TritonPythonModel:
         config = load_router_config(directory / ROUTER_FILE)
         refuse_cycle(router_cycle(directory.parent, directory.name))
         _refuse_contradiction(config, model_config)
-        self._engine = RoutingEngine(
-            [(_target(settings), _profile(settings)) for settings in config.targets],
-            policy_named(config.policy),
-            rules=RoutingRules(explore=config.explore),
-            rng=random.random,
-        )
-        self._dispatcher = _dispatcher(stub, self._engine, config, model_config)
         name = args["model_name"]
+        self._keeper = _keeper(stub, name, config)
+        learned = self._keeper.inherited() if self._keeper else {}
+        engine = configured_engine(config, name, learned, rng=random.random)
+        self._dispatcher = _dispatcher(stub, engine, config, model_config)
         if config.streaming:
             stub.Logger.log_warn(
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
                 f"response leaves its request, and one of dispatch.max_concurrency workers, waiting for ever"
             )
-        self._metrics = MetricsFlusher(stub, name, lambda: self._engine.snapshot(time.monotonic()))
-        self._status = StatusSocket(lambda: _status(name, config, self._engine))
+        self._metrics = MetricsFlusher(
+            stub,
+            name,
+            lambda: engine.snapshot(time.monotonic()),
+            counts=self._counts,
+            observe=DriftLog(name, stub.Logger.log_warn).observe,
+        )
+        self._status = StatusSocket(
+            lambda: live_status(name, config.policy, engine.snapshot(time.monotonic()), self._parts())
+        )
+        if self._keeper:
+            self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
         self._metrics.start()
         self._status.start()
         # What was made until here stays: no later collection needs to walk it while a request waits.
@@ -89,7 +98,30 @@ class TritonPythonModel:
         """Stop, once Triton has seen every request answered."""
         self._dispatcher.close()
         self._status.close()
+        if self._keeper:
+            self._keeper.close()
         self._metrics.close()
+
+    def _counts(self) -> dict[str, float]:
+        return {"triton_router_snapshot_errors_total": self._keeper.errors} if self._keeper else {}
+
+    def _parts(self) -> dict[str, object]:
+        return {"state": self._keeper.status() if self._keeper else None}
+
+
+def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper | None:
+    """Return what keeps the learned on disk; None where there is no place for it, or it is not wanted."""
+    place = os.environ.get(STATE_VARIABLE, "")
+    if not place or not config.state.keep:
+        return None
+    instance = socket.gethostname()
+    return SnapshotKeeper(
+        StateDirectory(Path(place), name, instance),
+        config.targets,
+        machine_name(),
+        (name, instance),
+        stub.Logger.log_warn,
+    )
 
 
 def _dispatcher(
@@ -116,23 +148,14 @@ def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:
     if not config.merge.enabled or config.streaming or max_batch_size <= 0:
         return {}
     return {
-        target.name: CallLane(limit=config.merge.calls_in_flight, max_rows=max_batch_size)
+        target.name: CallLane(
+            limit=config.merge.calls_in_flight,
+            max_rows=max_batch_size,
+            measured=[(point.work, point.latency_ms) for point in target.measured_latency],
+        )
         for target in config.targets
         if target.batch_independent
     }
-
-
-def _target(settings: TargetConfig) -> Target:
-    return Target(settings.name, settings.model, settings.version, settings.backend, settings.variant)
-
-
-def _profile(settings: TargetConfig) -> TargetProfile:
-    return TargetProfile((point.work, point.latency_ms) for point in settings.measured_latency)
-
-
-def _status(name: str, config: RouterConfig, engine: RoutingEngine) -> dict[str, Any]:
-    targets = [asdict(target) for target in engine.snapshot(time.monotonic())]
-    return {"model": name, "policy": config.policy, "targets": targets}
 
 
 def _refuse_contradiction(config: RouterConfig, model_config: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
+
 SEQUENCE_START = 1
 """``TRITONSERVER_REQUEST_FLAG_SEQUENCE_START``, fixed by Triton's C API."""
 SEQUENCE_END = 2
@@ -26,6 +28,14 @@ class Tensor(Protocol):
 
     def shape(self) -> Sequence[int]:
         """Return its shape, batch dimension included."""
+        ...
+
+    def is_cpu(self) -> bool:
+        """Whether it lies in the host's memory."""
+        ...
+
+    def as_numpy(self) -> NDArray[Any]:
+        """Return it as an array. Raises where there is none: on a GPU, or of type BF16."""
         ...
 
 
@@ -124,6 +134,7 @@ class StubModule(Protocol):
     TritonError: Any
     InferenceRequest: Any
     InferenceResponse: Any
+    Tensor: Any
     MetricFamily: Any
     Logger: Any
 

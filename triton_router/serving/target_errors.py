@@ -33,6 +33,18 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
 )
 _PATTERNS = tuple((code, re.compile(sentence, re.DOTALL)) for code, sentence in _SENTENCES)
 
+_OF_THE_TARGET = re.compile(
+    r"(?:Failed for execute the inference request\. )?[Mm]odel '[^']*'(?: version -?\d+)? is not ready\.?"
+    r"|Request for unknown model: '[^']*'.*"
+    r"|.*Stub process '[^']*' is not healthy\.?",
+    re.DOTALL,
+)
+
+
+def is_of_the_target(message: str) -> bool:
+    """Whether an error says that the target answers nobody now, whatever it is asked."""
+    return _OF_THE_TARGET.fullmatch(message) is not None
+
 
 def code_of(message: str) -> str:
     """Return the name of the Triton error code that a message belongs to; ``INTERNAL`` if it gives no sign."""

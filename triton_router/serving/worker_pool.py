@@ -6,20 +6,23 @@ routed request takes; nothing here waits for a job's result.
 
 from __future__ import annotations
 
+import time
 import traceback
 from queue import SimpleQueue
-from threading import Semaphore, Thread
+from threading import Lock, Semaphore, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LOOK_EVERY_S = 0.001
+"""While closing."""
+
 
 class WorkerPool:
     """Runs jobs concurrently, at most ``limit`` at once; more wait in order.
 
-    ``submit`` and ``close`` are called by one thread. An exception that escapes a
-    job is printed and costs nobody else anything.
+    Jobs may submit jobs. An exception that escapes a job is printed and costs nobody else anything.
     """
 
     def __init__(self, limit: int, *, name: str) -> None:
@@ -28,6 +31,9 @@ class WorkerPool:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._idle = Semaphore(0)
         self._threads: list[Thread] = []
+        self._growing = Lock()
+        # Appending and popping are atomic, which counting is not.
+        self._unfinished: list[None] = []
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle.
@@ -36,10 +42,14 @@ class WorkerPool:
             RuntimeError: No thread can be started, and there is none yet: the job is not taken.
         """
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-            self._grow()
+            with self._growing:
+                self._grow()
+        self._unfinished.append(None)
         self._jobs.put(job)
 
     def _grow(self) -> None:
+        if len(self._threads) >= self._limit:
+            return
         thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         try:
             thread.start()
@@ -50,17 +60,21 @@ class WorkerPool:
         self._threads.append(thread)
 
     def close(self) -> None:
-        """Let the jobs submitted so far finish, then end the workers."""
+        """Let the jobs submitted so far finish, and those that they submit, then end the workers."""
+        while self._unfinished:
+            time.sleep(_LOOK_EVERY_S)
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
 
     def _work(self) -> None:
-        take, idle = self._jobs.get, self._idle.release
+        take, idle, done = self._jobs.get, self._idle.release, self._unfinished.pop
         while (job := take()) is not None:
             try:
                 job()
             except Exception:  # noqa: BLE001 - reported in the server's log; the worker goes on with the next
                 traceback.print_exc()
+            finally:
+                done()
             idle()

@@ -14,13 +14,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from numpy.typing import NDArray
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class FakeTensor:
-    """A tensor of which only name and shape matter."""
+    """A tensor: with values, or one of which only name and shape matter, as of BF16, which has no array."""
 
     tensor_name: str = "X"
     tensor_shape: tuple[int, ...] = (1, 16)
+    array: NDArray[Any] | None = None
+    on_cpu: bool = True
+
+    @classmethod
+    def of(cls, name: str, array: NDArray[Any]) -> FakeTensor:
+        """Return a tensor with values."""
+        return cls(name, array.shape, array)
+
+    def is_cpu(self) -> bool:
+        """Whether it lies in the host's memory."""
+        return self.on_cpu
+
+    def as_numpy(self) -> NDArray[Any]:
+        """Return its values."""
+        if self.array is None:
+            raise RuntimeError("Tensor dtype is BF16 and cannot be converted to NumPy")
+        return self.array
 
     def name(self) -> str:
         """Return its name."""
@@ -78,6 +97,7 @@ class FakeRequest:
     correlation: int | str = 0
     sequence_flags: int = 0
     cancelled: bool = False
+    outputs: frozenset[str] = frozenset({"Y"})
     answers: list[tuple[Any, int]] = field(default_factory=list[tuple[Any, int]])
     done: Event = field(default_factory=Event)
     _lock: Any = field(default_factory=Lock)
@@ -88,7 +108,7 @@ class FakeRequest:
 
     def requested_output_names(self) -> set[str]:
         """Return the wanted outputs."""
-        return {"Y"}
+        return set(self.outputs)
 
     def request_id(self) -> str:
         """Return its id."""
@@ -144,6 +164,7 @@ class FakeStub:
     TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     TritonError = TritonError
     InferenceResponse = InferenceResponse
+    Tensor = FakeTensor.of
 
     def __init__(self, serve: Callable[[dict[str, Any]], Any]) -> None:
         self._serve = serve

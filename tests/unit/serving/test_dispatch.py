@@ -14,9 +14,11 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Target
+from triton_router.serving.answering import Answering
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.merging import MergedCalls, Merging
 from triton_router.serving.relay import Relay
 from triton_router.serving.worker_pool import WorkerPool
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
@@ -41,14 +43,11 @@ class Rig:
             rng=random.Random(8).random,
         )
         forwarder = Forwarder(stub, batched=True)
-        self.dispatcher = Dispatcher(
-            self.engine,
-            forwarder,
-            Relay(stub, forwarder, streaming=streaming, clock=time.monotonic),
-            WorkerPool(8, name="test"),
-            InlineGate(enabled=inline),
-            clock=time.monotonic,
-        )
+        relay = Relay(stub, forwarder, streaming=streaming, clock=time.monotonic)
+        answering = Answering(self.engine, relay, WorkerPool(8, name="test"), clock=time.monotonic)
+        merging = Merging({}, MergedCalls(stub, forwarder, relay), answering, print, clock=time.monotonic)
+        gate = InlineGate(enabled=inline)
+        self.dispatcher = Dispatcher(self.engine, forwarder, answering, merging, gate, clock=time.monotonic)
 
     def answered(self, *requests: FakeRequest) -> list[list[tuple[Any, int]]]:
         """Execute the requests and return their answers once all have had their last."""

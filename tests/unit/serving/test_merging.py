@@ -1,71 +1,350 @@
-"""Grouping, joining and separating the requests of one batch."""
+"""Merging: whatever goes out together, every request comes back to its owner, once, and is counted once."""
 
 from __future__ import annotations
 
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triton_router.serving.backends.base import strings_to_text, text_to_strings
-from triton_router.serving.backends.merging import groups, joined, separated
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.engine import RoutingEngine
+from triton_router.routing.policies import policy_named
+from triton_router.routing.types import RoutingContext, Target
+from triton_router.serving.answering import Answering, Call
+from triton_router.serving.call_lane import CallLane, LaneRequest
+from triton_router.serving.dispatch import Dispatcher
+from triton_router.serving.forwarding import Forwarder
+from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.merging import MAX_STRINGS, MergedCalls, Merging
+from triton_router.serving.relay import Relay
+from triton_router.serving.worker_pool import WorkerPool
+from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
 
-requests = st.lists(
-    st.tuples(st.integers(1, 5), st.integers(1, 3), st.sampled_from(["float32", "int64"])), min_size=1, max_size=12
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAX_ROWS = 16
+
+
+class Rig:
+    """A dispatcher over one target that takes merged calls; its first call waits until ``go`` is set."""
+
+    def __init__(self, serve: Callable[[dict[str, Any]], Any], *, limit: int = 1) -> None:
+        self.go = threading.Event()
+        self.calls: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+        def gated(arguments: dict[str, Any]) -> Any:
+            self.calls.append(arguments)
+            assert self.go.wait(5)
+            return serve(arguments)
+
+        stub: Any = FakeStub(gated)
+        self.engine = RoutingEngine(
+            [(Target("t", "m"), TargetProfile([(16, 0.5)]))], policy_named("latency"), rng=random.Random(8).random
+        )
+        forwarder = Forwarder(stub, batched=True)
+        relay = Relay(stub, forwarder, streaming=False, clock=time.monotonic)
+        answering = Answering(self.engine, relay, WorkerPool(8, name="test"), clock=time.monotonic)
+        self.lane = CallLane(limit=limit, max_rows=MAX_ROWS)
+        merging = Merging(
+            {"t": self.lane}, MergedCalls(stub, forwarder, relay), answering, self.warnings.append, clock=time.monotonic
+        )
+        self.dispatcher = Dispatcher(
+            self.engine, forwarder, answering, merging, InlineGate(enabled=False), clock=time.monotonic
+        )
+
+    def answered(self, *requests: FakeRequest) -> list[Any]:
+        """Execute the requests, of which the first goes out alone and the rest wait, and return their answers."""
+        assert self.dispatcher.execute(requests) is None
+        self.go.set()
+        for request in requests:
+            assert request.done.wait(5), "a request was never answered"
+        assert all([flags for _, flags in request.answers] == [1] for request in requests)
+        return [request.answers[0][0] for request in requests]
+
+    def counts(self) -> dict[str, int]:
+        self.dispatcher.close()
+        (target,) = self.engine.snapshot(0.0)
+        names = ("in_flight", "succeeded", "failed", "refused", "cancelled")
+        return {name: getattr(target, name) for name in names if getattr(target, name)}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each call."""
+        return [call["inputs"][0].shape()[0] for call in self.calls]
+
+
+def doubled(arguments: dict[str, Any]) -> InferenceResponse:
+    """A target: twice its input; a negative value is refused."""
+    array = arguments["inputs"][0].as_numpy()
+    if (array < 0).any():
+        return InferenceResponse([], TritonError(f"negative value {array.min()}"))
+    return InferenceResponse([FakeTensor.of("Y", array * 2)])
+
+
+def request(value: float = 1.0, rows: int = 1, columns: int = 2, **options: Any) -> FakeRequest:
+    array = np.full((rows, columns), value, np.float32)
+    return FakeRequest(tensors=(FakeTensor.of("X", array),), **options)
+
+
+def values(response: Any) -> list[list[float]]:
+    (tensor,) = response.output_tensors()
+    return tensor.as_numpy().tolist()
+
+
+mixes = st.lists(
+    st.tuples(st.integers(1, 6), st.integers(1, 2), st.sampled_from([{}, {"a": 1}]), st.booleans()), max_size=24
 )
 
 
-def tensors(rows: int, length: int, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return a request whose values tell requests apart."""
-    return {"x": (np.arange(rows * length).reshape(rows, length) + 100 * seed).astype(dtype)}
+@settings(deadline=None, max_examples=60)
+@given(mixes, st.integers(1, 3))
+def test_any_mix_comes_back_to_its_owner(mix: list[tuple[int, int, dict[str, Any], bool]], limit: int) -> None:
+    """Each request gets twice its own values or its own error, whoever shared its call; every slot is released."""
+    rig = Rig(doubled, limit=limit)
+    requests = [
+        request(-n - 1 if bad else n, rows, columns, params=params)
+        for n, (rows, columns, params, bad) in enumerate(mix)
+    ]
+    for n, ((rows, columns, _, bad), response) in enumerate(zip(mix, rig.answered(*requests), strict=True)):
+        if bad:
+            assert response.error().message() == f"negative value {float(-n - 1)}"
+        else:
+            assert values(response) == [[2.0 * n] * columns] * rows
+    bad_ones = sum(bad for *_, bad in mix)
+    assert rig.counts() == {
+        name: count for name, count in (("succeeded", len(mix) - bad_ones), ("failed", bad_ones)) if count
+    }
+    assert all(size <= MAX_ROWS for size in rig.sizes)
+    for call in rig.calls:
+        assert call["parameters"] in (None, {"a": 1})
 
 
-@given(requests, st.integers(0, 8))
-def test_groups_hold_every_request_once_and_only_what_fits_together(
-    shapes: list[tuple[int, int, str]], limit: int
-) -> None:
-    """Same datatype and row shape, within the batch limit unless one request alone exceeds it, in order."""
-    found = groups([tensors(*shape) for shape in shapes], limit)
-    assert sorted(index for group in found for index in group) == list(range(len(shapes)))
-    for group in found:
-        assert group == sorted(group)
-        assert len({shapes[index][1:] for index in group}) == 1
-        assert len(group) == 1 or sum(shapes[index][0] for index in group) <= limit
+def test_what_waits_goes_out_together() -> None:
+    """While the first call is under way eight requests arrive; they share the second."""
+    rig = Rig(doubled)
+    assert [values(answer) for answer in rig.answered(*map(request, range(9)))] == [[[2.0 * n] * 2] for n in range(9)]
+    assert rig.sizes == [1, 8]
+    assert (rig.lane.counts().calls, rig.lane.counts().merged_requests) == (2, 8)
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=8))
-def test_separating_undoes_joining(rows: list[int]) -> None:
-    """Each request gets its own rows back, zero rows included."""
-    sent = [tensors(count, 3, "float32", seed) for seed, count in enumerate(rows)]
-    parts = separated(joined(sent), rows)
-    assert parts is not None
-    for part, original in zip(parts, sent, strict=True):
-        np.testing.assert_array_equal(part["x"], original["x"])
+def test_a_lone_request_is_forwarded_untouched() -> None:
+    """What goes out alone keeps its id and its own tensors, as without merging."""
+    rig = Rig(doubled)
+    alone = request(3)
+    rig.answered(alone)
+    assert rig.calls[0]["inputs"] == list(alone.tensors)
+    assert rig.calls[0]["request_id"] == "id"
 
 
-def test_an_output_without_the_batch_in_front_is_not_cut() -> None:
-    """Cutting it would give rows to the wrong requests."""
-    assert separated({"y": np.zeros(3)}, [1, 1]) is None
-    assert separated({"y": np.float32(1).reshape(())}, [1]) is None
+def test_nothing_of_one_client_travels_with_anothers() -> None:
+    """A merged call has no id, no sequence and only the outputs that all its requests asked for."""
+    rig = Rig(doubled)
+    rig.answered(*map(request, range(4)))
+    merged = rig.calls[1]
+    assert not merged.get("request_id")
+    assert not merged.get("correlation_id")
+    assert merged["requested_output_names"] == ["Y"]
 
 
-def test_a_single_request_is_not_copied() -> None:
-    """Its tensors are the ones that came in."""
-    sent = tensors(2, 2, "float32")
-    assert joined([sent])["x"] is sent["x"]
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"params": {"a": 2}},
+        {"columns": 3},
+        {"outputs": frozenset({"Y", "Z"})},
+    ],
+)
+def test_what_differs_goes_apart(other: dict[str, Any]) -> None:
+    """Requests with other parameters, another row shape or other outputs do not share a call."""
+    rig = Rig(doubled)
+    rig.answered(request(0), request(1), request(2, **other), request(3), request(4, **other))
+    assert rig.sizes == [1, 2, 2]
 
 
-def test_inputs_that_disagree_about_the_batch_run_alone() -> None:
-    """Such a request is the model's to refuse, not a reason to fail its neighbours."""
-    odd = {"a": np.zeros((2, 1)), "b": np.zeros((3, 1))}
-    even = {"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}
-    assert groups([odd, even, odd, even], 8) == [[0], [1, 3], [2]]
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        FakeTensor("X", (1, 2)),
+        FakeTensor("X", (1, 2), np.ones((1, 2), np.float32), on_cpu=False),
+        FakeTensor.of("X", np.full((1, MAX_STRINGS + 1), b"x", np.object_)),
+        FakeTensor.of("X", np.float32(1.0).reshape(())),
+        FakeTensor.of("X", np.ones((0, 2), np.float32)),
+    ],
+    ids=["no array", "on a GPU", "many strings", "no batch dimension", "no rows"],
+)
+def test_what_cannot_be_joined_goes_alone_and_at_once(tensor: FakeTensor) -> None:
+    """A tensor that is no array, not in memory, costly, or without rows does not wait and is not merged."""
+    rig = Rig(lambda arguments: InferenceResponse([FakeTensor("Y")]))
+    rig.answered(*[FakeRequest(tensors=(tensor,)) for _ in range(4)])
+    assert len(rig.calls) == 4
+    assert all(call["inputs"] == [tensor] for call in rig.calls)
+    assert rig.counts() == {"succeeded": 4}
 
 
-@given(st.lists(st.text(), min_size=1, max_size=6))
-def test_text_survives_both_ways(words: list[str]) -> None:
-    """BYTES to text and back gives the same bytes, also for the empty string."""
-    array = np.empty((len(words), 1), dtype=np.object_)
-    array[:, 0] = [word.encode("utf-8", "surrogatepass") for word in words]
-    back = text_to_strings(strings_to_text("x", array))
-    assert back.shape == array.shape
-    assert back.ravel().tolist() == array.ravel().tolist()
+def test_a_sequence_is_never_merged() -> None:
+    """Requests of sequences are called one by one, whatever waits."""
+    rig = Rig(doubled)
+    rig.answered(request(0), *[request(n, correlation=5, sequence_flags=int(n == 1)) for n in range(1, 5)])
+    assert rig.sizes == [1] * 5
+
+
+def test_one_bad_request_fails_alone() -> None:
+    """The error of a merged call is nobody's: its requests go out again, and only the bad one gets an error."""
+    rig = Rig(doubled)
+    answers = rig.answered(request(0), *[request(-7 if n == 3 else n) for n in range(1, 8)])
+    assert answers[3].error().message() == "negative value -7.0"
+    assert [values(answers[n]) for n in (1, 2, 4, 5, 6, 7)] == [[[2.0 * n] * 2] for n in (1, 2, 4, 5, 6, 7)]
+    assert rig.sizes[1] == 7
+    assert rig.counts() == {"succeeded": 7, "failed": 1}
+    assert rig.lane.counts().split_calls == 1
+    assert rig.lane.counts().calls == len(rig.calls) == 9
+
+
+def test_a_target_that_answers_nobody_is_not_asked_again_for_each() -> None:
+    """The error of a target that is not there is everybody's at once: asking a dead one costs a second each."""
+    rig = Rig(lambda _: InferenceResponse([], TritonError("Stub process 'm_0' is not healthy.")))
+    answers = rig.answered(*map(request, range(6)))
+    assert len(rig.calls) == rig.lane.counts().calls <= 3
+    assert all("not healthy" in answer.error().message() for answer in answers)
+    assert rig.counts() == {"failed": 6}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda _: InferenceResponse([FakeTensor.of("Y", np.ones((3, 2), np.float32))]),
+        lambda _: InferenceResponse([FakeTensor("Y", (4, 2))]),
+        lambda a: InferenceResponse([FakeTensor("Y", (4, 2), a["inputs"][0].as_numpy() * 2, on_cpu=False)]),
+    ],
+    ids=["wrong rows", "no array", "on a GPU"],
+)
+def test_an_output_that_cannot_be_cut_ends_merging(broken: Callable[[dict[str, Any]], Any]) -> None:
+    """Its requests are answered by calls of their own, the log says so once, and no more are merged."""
+    rig = Rig(lambda a: broken(a) if a["inputs"][0].shape()[0] > 1 else doubled(a))
+    answers = rig.answered(*map(request, range(5)))
+    assert [values(answer) for answer in answers] == [[[2.0 * n] * 2] for n in range(5)]
+    assert not rig.lane.merges
+    assert len(rig.warnings) == 1
+    assert rig.counts() == {"succeeded": 5}
+
+
+def test_exceptions_while_joining_cost_nobody_the_answer() -> None:
+    """If a merged call cannot even be made, its requests go out apart."""
+
+    def full(arguments: dict[str, Any]) -> Any:
+        if arguments["inputs"][0].shape()[0] > 1:
+            raise RuntimeError("Failed to increase the shared memory pool size")
+        return doubled(arguments)
+
+    rig = Rig(full)
+    assert [values(answer) for answer in rig.answered(*map(request, range(5)))] == [[[2.0 * n] * 2] for n in range(5)]
+    assert rig.counts() == {"succeeded": 5}
+
+
+def test_an_engine_that_breaks_costs_nobody_the_answer() -> None:
+    """Even if accounting raises, every client is answered and the lane goes on."""
+    rig = Rig(doubled)
+    honest = rig.engine.finish
+    broken = [True]
+
+    def finish(*arguments: Any) -> None:
+        honest(*arguments)
+        if broken.pop() if broken else False:
+            raise ZeroDivisionError
+
+    rig.engine.finish = finish  # type: ignore[method-assign]
+    assert len(rig.answered(*map(request, range(9)))) == 9
+    assert rig.counts() == {"succeeded": 9}
+
+
+def test_a_target_with_a_smaller_batch_than_the_router_is_learned() -> None:
+    """A target that says how many rows it takes gets no more from then on."""
+
+    def small(arguments: dict[str, Any]) -> Any:
+        if arguments["inputs"][0].shape()[0] > 4:
+            return InferenceResponse([], TritonError("inference request batch-size must be <= 4 for 'm'"))
+        return doubled(arguments)
+
+    rig = Rig(small)
+    rig.answered(*map(request, range(9)))
+    while rig.engine.snapshot(0.0)[0].in_flight:
+        time.sleep(0.001)
+    rig.calls.clear()
+    rig.go.clear()
+    rig.answered(*map(request, range(9)))
+    assert max(rig.sizes) <= 4
+    assert rig.lane.counts().split_calls == 1
+    assert rig.counts() == {"succeeded": 18}
+
+
+def test_clients_that_left_are_not_served() -> None:
+    """Of requests that waited long, those whose clients have left are dropped before the call."""
+    rig = Rig(doubled)
+    requests = [request(n, cancelled=n % 2 == 1) for n in range(9)]
+    assert rig.dispatcher.execute(requests) is None
+    time.sleep(0.15)
+    answers = rig.answered()
+    for one in requests:
+        assert one.done.wait(5)
+    assert answers == []
+    assert rig.sizes == [1, 4]
+    assert all("cancelled" in one.answers[0][0].error().message() for one in requests[1::2])
+    assert rig.counts() == {"succeeded": 5, "cancelled": 4}
+
+
+def test_a_deadline_bounds_the_company() -> None:
+    """Of a target that takes 900 ms for a call and 30 for each row, a bound of 1 s is met by three together."""
+    engine = RoutingEngine([(Target("t", "m"), TargetProfile())], policy_named("latency"), rng=random.Random(8).random)
+    lane = CallLane(limit=1, max_rows=MAX_ROWS, measured=[(rows, 900.0 + 30.0 * rows) for rows in (1, 16)] * 50)
+    assert lane.enter()
+    for _ in range(8):
+        decision = engine.decide(RoutingContext(1, 1.0, max_latency_ms=1000.0), 10.0)
+        call: Any = Call(None, decision, 10.0)  # type: ignore[arg-type]
+        assert not lane.enter_or_wait(LaneRequest(call, {}, "alike", rows=1))
+    assert [len(group) for group in lane.leave(10.0, 1)] == [3]
+    assert [len(group) for group in lane.leave(10.1, 3)] == [5], "too late already: nothing is gained by going apart"
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_many_at_once_from_a_jittery_target(limit: int) -> None:
+    """Under load from eight clients with random service times and failures, all is answered and counted."""
+    rng = random.Random(5)
+
+    def jittery(arguments: dict[str, Any]) -> Any:
+        time.sleep(rng.random() * 2e-3)
+        if rng.random() < 0.05:
+            raise RuntimeError("boom")
+        return doubled(arguments)
+
+    rig = Rig(jittery, limit=limit)
+    rig.go.set()
+    lock = threading.Lock()
+
+    def client(seed: int) -> Iterator[bool]:
+        draw = random.Random(seed)
+        for n in range(100):
+            one = request(seed * 1000 + n, draw.randint(1, 3), draw.choice([2, 2, 5]))
+            with lock:  # execute() is called by one thread at a time
+                rig.dispatcher.execute([one])
+            assert one.done.wait(5)
+            response = one.answers[0][0]
+            good = not response.has_error()
+            assert not good or values(response)[0][0] == 2.0 * (seed * 1000 + n)
+            yield good
+
+    with ThreadPoolExecutor(8) as clients:
+        good = sum(sum(results) for results in clients.map(lambda seed: list(client(seed)), range(8)))
+    rig.dispatcher.close()
+    counts = rig.counts()
+    assert counts.get("succeeded") == good
+    assert counts.get("failed", 0) == 800 - good
+    assert rig.lane.counts().merged_calls > 10

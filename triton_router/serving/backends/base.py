@@ -14,7 +14,7 @@ import numpy as np
 
 from triton_router.errors import InvalidInputError, TritonRouterError, mapping_of
 from triton_router.serving.backends.context import context_of
-from triton_router.serving.backends.merging import batch_rows, groups, joined, separated
+from triton_router.serving.rows import batch_rows, groups, joined, separated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,8 @@
-"""Which requests of one ``execute()`` run together, and how their tensors are joined and taken apart again. Pure.
+"""Which requests can run as one batch, and how their tensors are joined and taken apart again. Pure.
 
 Requests run together when they have the same inputs with the same datatypes and the same shapes but for the
-batch dimension. Order is kept: the answers of a group are slices in the order of its requests.
+batch dimension. Order is kept: the answers of a group are slices in the order of its requests. The backends that
+execute models do this with the requests of one ``execute()``; the router with those that wait for one target.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def groups(requests: Sequence[Tensors], max_batch_size: int) -> list[list[int]]:
         if rows is None:
             found.append([index])
             continue
-        key = tuple(sorted((name, tensor.dtype.str, tensor.shape[1:]) for name, tensor in inputs.items()))
+        key = layout(inputs)
         members, used = open_groups.get(key, ([], 0))
         if not members or used + rows > max_batch_size:
             members, used = [], 0
@@ -43,6 +44,11 @@ def groups(requests: Sequence[Tensors], max_batch_size: int) -> list[list[int]]:
         members.append(index)
         open_groups[key] = members, used + rows
     return found
+
+
+def layout(inputs: Tensors) -> tuple[object, ...]:
+    """Return what requests must have in common to run together: names, datatypes and shapes of a row."""
+    return tuple(sorted((name, tensor.dtype.str, tensor.shape[1:]) for name, tensor in inputs.items()))
 
 
 def batch_rows(inputs: Tensors) -> int | None:

@@ -1,0 +1,183 @@
+"""The calls to one target that may be merged: how many are in flight, and which requests wait for one to end.
+
+A request goes out at once while fewer calls than the limit are in flight: at low load nothing waits for company.
+Otherwise it waits, and whenever a call ends, requests that fit together go out as the next one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from triton_router.serving.merge_size import CallCosts, in_time, merge_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from triton_router.serving.answering import Call
+
+MAX_MERGED_BYTES = 16 << 20
+"""Most input bytes of a merged call: they are there twice while it runs, and /dev/shm never shrinks."""
+_FOREVER = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class LaneRequest:
+    """A request at a lane. One that goes out at once, alone, needs no more than ``call``.
+
+    Attributes:
+        call: The request, decided.
+        tensors: Its inputs by name.
+        key: What requests in one call have in common.
+        rows: Its batch size.
+        size: Bytes of its inputs.
+    """
+
+    call: Call
+    tensors: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, "NDArray[np.generic]"])
+    key: object = None
+    rows: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CallCounts:
+    """What went to one target through its lane, since the routed model was loaded.
+
+    Attributes:
+        calls: Calls made.
+        merged_calls: Those of them that carried several requests.
+        merged_requests: Requests that those carried.
+        split_calls: Merged calls that failed, so that their requests went out apart.
+    """
+
+    calls: int = 0
+    merged_calls: int = 0
+    merged_requests: int = 0
+    split_calls: int = 0
+
+
+class CallLane:
+    """The lane of one target. Safe to use from several threads.
+
+    Args:
+        limit: Calls in flight at once.
+        max_rows: Most rows of a merged call.
+        measured: ``(work, latency_ms)`` pairs measured beforehand.
+    """
+
+    def __init__(self, *, limit: int, max_rows: int, measured: Iterable[tuple[float, float]] = ()) -> None:
+        self.merges = True
+        self._limit = limit
+        self._max_rows = max_rows
+        self._lock = Lock()
+        self._in_flight = 0
+        self._waiting: dict[object, deque[LaneRequest]] = {}
+        self._costs = CallCosts(measured)
+        # After a merged call that failed: requests that may go together, until calls succeed again.
+        self._cap = _FOREVER
+        self._counts = [0, 0, 0, 0]
+
+    def enter(self) -> bool:
+        """Take a slot for one request, if there is one; whoever got it calls `leave` after the call."""
+        with self._lock:
+            return self._entered()
+
+    def enter_or_wait(self, request: LaneRequest) -> bool:
+        """Take a slot; or else (False) have the request wait for a call that ends."""
+        with self._lock:
+            if self._entered():
+                return True
+            self._waiting.setdefault(request.key, deque()).append(request)
+            return False
+
+    def leave(self, now: float, requests: int) -> list[list[LaneRequest]]:
+        """Give a slot back after a call of so many requests, or of none.
+
+        Returns:
+            The groups of requests that are to go out now, each with a slot taken.
+        """
+        with self._lock:
+            self._in_flight -= 1
+            self._count(requests)
+            groups: list[list[LaneRequest]] = []
+            while self._waiting and self._in_flight < self._limit:
+                groups.append(self._next(now))
+                self._in_flight += 1
+            return groups
+
+    def learn(self, requests: int, work: float, started_at: float, ended_at: float) -> None:
+        """Learn from a call that succeeded, all its requests' work together."""
+        with self._lock:
+            self._costs.observe(started_at, ended_at, work)
+            if requests >= self._cap:
+                self._cap += 1
+
+    def split(self, requests: int, max_rows: int | None = None) -> None:
+        """Note that a merged call failed and that its requests go out again, each in a call of its own.
+
+        Fewer go together for a while, so that one bad client costs little.
+
+        Args:
+            requests: How many it carried.
+            max_rows: The most rows of a call, where the target said so.
+        """
+        with self._lock:
+            self._counts[0] += requests
+            self._counts[3] += 1
+            if max_rows is None:
+                self._cap = max(1, requests // 2)
+            else:
+                self._max_rows = min(self._max_rows, max_rows)
+
+    def marginal_ms(self, work: float) -> float:
+        """Return what one more request of this work costs a call."""
+        with self._lock:
+            return self._costs.fixed_and_marginal(work)[1]
+
+    def counts(self) -> CallCounts:
+        """Return what went through so far."""
+        with self._lock:
+            return CallCounts(*self._counts)
+
+    def _entered(self) -> bool:
+        if self._in_flight >= self._limit:
+            return False
+        self._in_flight += 1
+        return True
+
+    def _count(self, requests: int) -> None:
+        if requests:
+            self._counts[0] += 1
+        if requests > 1:
+            self._counts[1] += 1
+            self._counts[2] += requests
+
+    def _next(self, now: float) -> list[LaneRequest]:
+        """Take the longest waiting request and those that go with it."""
+        key = min(self._waiting, key=lambda key: self._waiting[key][0].call.decided_at)
+        queue = self._waiting[key]
+        first = queue[0]
+        fixed, marginal = self._costs.fixed_and_marginal(first.call.decision.context.work)
+        size = int(min(merge_size(len(queue), fixed, marginal), self._cap)) if self.merges else 1
+        size = in_time(size, fixed, marginal, (_left_ms(request.call, now) for request in queue))
+        group = [queue.popleft()]
+        rows, held = first.rows, first.size
+        while queue and len(group) < size:
+            rows, held = rows + queue[0].rows, held + queue[0].size
+            if rows > self._max_rows or held > MAX_MERGED_BYTES:
+                break
+            group.append(queue.popleft())
+        if not queue:
+            del self._waiting[key]
+        return group
+
+
+def _left_ms(call: Call, now: float) -> float:
+    bound = call.decision.context.max_latency_ms
+    return bound - (now - call.decided_at) * 1e3 if bound else _FOREVER

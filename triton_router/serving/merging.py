@@ -1,0 +1,239 @@
+"""Several requests, one call: what waits for a target goes out together and comes back apart.
+
+Only for targets whose rows are known not to depend on the rows beside them, so that an answer is the same, bit for
+bit, whoever shared the call. What a merged call fails with says nothing about its members: they go out again, each
+alone, and get their own answers.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from triton_router.routing.types import Verdict
+from triton_router.serving.answering import STALE_S
+from triton_router.serving.call_lane import LaneRequest
+from triton_router.serving.rows import batch_rows, joined, layout, separated
+from triton_router.serving.target_errors import is_of_the_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from triton_router.routing.types import Target
+    from triton_router.serving.answering import Answering, Call
+    from triton_router.serving.call_lane import CallCounts, CallLane
+    from triton_router.serving.forwarding import Forwarder
+    from triton_router.serving.relay import Relay
+    from triton_router.serving.stub import Response, StubModule
+
+    Answer = tuple[Verdict, Response | None]
+
+MAX_REQUEST_BYTES = 4 << 20
+"""Inputs of a request that may be merged: copying more costs more than a call."""
+MAX_STRINGS = 64
+"""Likewise elements of a BYTES tensor, each of which costs a microsecond on each way."""
+_ASKING_MS = 0.2
+"""A row that costs a call less than this is not worth asking whether its client has left..."""
+_LONG_S = 0.1
+"""... unless it waited this long."""
+_BATCH_LIMIT = re.compile(r"batch-size must be <= (\d+)")
+
+
+class MergedCalls:
+    """Makes one call of several requests, and several answers of one.
+
+    Args:
+        stub: The Python backend's module.
+        forwarder: Rewrites requests.
+        relay: Reads a target's answer.
+    """
+
+    def __init__(self, stub: StubModule, forwarder: Forwarder, relay: Relay) -> None:
+        self._stub = stub
+        self._forwarder = forwarder
+        self.relayed = relay.relayed
+
+    def execute(self, target: Target, group: Sequence[LaneRequest]) -> Response:
+        """Call the target. Raises whatever keeps the requests from being joined or forwarded."""
+        tensors = joined([member.tensors for member in group])
+        inputs = [self._stub.Tensor(name, array) for name, array in tensors.items()]
+        return self._forwarder.merged_request_for(target, group[0].call.request, inputs).exec()
+
+    def parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
+        """Return each request's own rows of a good response; None if it cannot be cut into them."""
+        tensors = response.output_tensors()
+        if not all(tensor.is_cpu() for tensor in tensors):
+            return None
+        outputs = {tensor.name(): tensor.as_numpy() for tensor in tensors}
+        parts = separated(outputs, [member.rows for member in group])
+        if parts is None:
+            return None
+        stub = self._stub
+        return [stub.InferenceResponse([stub.Tensor(name, array) for name, array in part.items()]) for part in parts]
+
+    def readable(self, call: Call) -> LaneRequest | None:
+        """Return a request as one that can be merged; None if it cannot."""
+        try:
+            return _readable(call)
+        except Exception:  # noqa: BLE001 - the stub's own class: BF16 has no array. It goes out alone, as it is
+            return None
+
+
+def _readable(call: Call) -> LaneRequest | None:
+    request = call.request
+    inputs = request.inputs()
+    if request.flags() or not all(tensor.is_cpu() for tensor in inputs):
+        return None
+    tensors = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+    rows = batch_rows(tensors)
+    size = sum(array.nbytes for array in tensors.values())
+    if not rows or size > MAX_REQUEST_BYTES or not all(map(_is_cheap, tensors.values())):
+        return None
+    outputs = frozenset(request.requested_output_names())
+    key = (layout(tensors), outputs, request.parameters(), request.timeout())
+    return LaneRequest(call, tensors, key, rows, size)
+
+
+def _is_cheap(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
+    return array.dtype != np.object_ or array.size <= MAX_STRINGS
+
+
+class Merging:
+    """Serves the calls to targets that take merged ones. `take` is for one thread.
+
+    Args:
+        lanes: By name of the target.
+        calls: Joins and separates.
+        answering: Sees to answers and outcomes.
+        warn: Tells the server's log.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, CallLane],
+        calls: MergedCalls,
+        answering: Answering,
+        warn: Callable[[str], None],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._lanes = lanes
+        self._calls = calls
+        self._answering = answering
+        self._warn = warn
+        self._clock = clock
+
+    def counts(self) -> dict[str, CallCounts]:
+        """Return what went through each lane so far, by name of the target."""
+        return {name: lane.counts() for name, lane in self._lanes.items()}
+
+    def take(self, call: Call) -> bool:
+        """Have a request served once its target is free; False if it has to go its own way."""
+        lane = self._lanes.get(call.decision.target.name)
+        if lane is None or not lane.merges:
+            return False
+        if not lane.enter():
+            waiting = self._calls.readable(call)
+            if waiting is None:
+                return False
+            self._answering.begin()
+            if lane.enter_or_wait(waiting):
+                self._answering.submit(partial(self._run, lane, [waiting]))
+            return True
+        self._answering.begin()
+        self._answering.submit(partial(self._run, lane, [LaneRequest(call)]))
+        return True
+
+    def _run(self, lane: CallLane, group: Sequence[LaneRequest]) -> None:
+        """Make one call after the other until nothing waits. While there is a next one, others see to the answers."""
+        while True:
+            present = [member for member in group if len(group) == 1 or not self._is_gone(lane, member.call)]
+            try:
+                answer = self._called(lane, present)
+            except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
+                answer = partial(self._complete, present, [self._answering.broken(error)] * len(present))
+            following = lane.leave(self._clock(), len(present))
+            if not following:
+                answer()
+                return
+            self._answering.submit(answer)
+            group, *others = following
+            for other in others:
+                self._answering.submit(partial(self._run, lane, other))
+
+    def _called(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
+        """Make one call, and return what answers its requests."""
+        if len(group) == 1:
+            return self._called_alone(lane, group[0].call)
+        answers = self._together(lane, group) if group else []
+        if answers is None:
+            return partial(self._apart, group)
+        return partial(self._complete, group, answers)
+
+    def _called_alone(self, lane: CallLane, call: Call) -> Callable[[], None]:
+        started_at = self._clock()
+        verdict, response = self._answering.attempt(call)
+        if verdict is Verdict.SUCCESS:
+            lane.learn(1, call.decision.context.work, started_at, self._clock())
+        return partial(self._answering.complete, call, verdict, response)
+
+    def _complete(self, group: Sequence[LaneRequest], answers: Sequence[Answer]) -> None:
+        for member, answer in zip(group, answers, strict=True):
+            self._answering.complete(member.call, *answer)
+
+    def _is_gone(self, lane: CallLane, call: Call) -> bool:
+        """Answer a request whose client has left, where finding out costs less than serving it."""
+        after_s = STALE_S if lane.marginal_ms(call.decision.context.work) > _ASKING_MS else _LONG_S
+        try:
+            if not self._answering.is_cancelled(call, after_s):
+                return False
+        except Exception:  # noqa: BLE001 - who cannot be asked is served
+            return False
+        self._answering.cancel(call)
+        return True
+
+    def _together(self, lane: CallLane, group: Sequence[LaneRequest]) -> list[Answer] | None:
+        """Make one call for all; None if it says nothing about each of them."""
+        target = group[0].call.decision.target
+        started_at = self._clock()
+        try:
+            response = self._calls.execute(target, group)
+        except Exception:  # noqa: BLE001 - whatever does not fit together may fit alone
+            lane.split(len(group))
+            return None
+        ended_at = self._clock()
+        if response.has_error():
+            return self._failed(lane, response, len(group))
+        parts = self._parts(response, group)
+        if parts is None:
+            lane.merges = False
+            self._warn(
+                f"target {target.name!r} answered {len(group)} requests in one call with an output that is not one "
+                "row for each of theirs: its requests are no longer merged; it is not batch_independent"
+            )
+            return None
+        lane.learn(len(group), sum(member.call.decision.context.work for member in group), started_at, ended_at)
+        return [(Verdict.SUCCESS, part) for part in parts]
+
+    def _parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
+        try:
+            return self._calls.parts(response, group)
+        except Exception:  # noqa: BLE001 - an output without an array, such as BF16
+            return None
+
+    def _failed(self, lane: CallLane, response: Response, requests: int) -> list[Answer] | None:
+        """Return everybody's answer where the target could have answered nobody."""
+        message = response.error().message()
+        if is_of_the_target(message):
+            return [self._calls.relayed(response) for _ in range(requests)]
+        limit = _BATCH_LIMIT.search(message)
+        lane.split(requests, int(limit[1]) if limit else None)
+        return None
+
+    def _apart(self, group: Sequence[LaneRequest]) -> None:
+        for member in group:
+            self._answering.submit(partial(self._answering.serve, member.call))
