@@ -13,10 +13,6 @@ moves, and those of two instances add up.
 from __future__ import annotations
 
 from math import ceil, exp, log, log2
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CAPACITY = 24
 """Most shapes that are kept; the least seen goes first."""
@@ -33,17 +29,31 @@ _WORK = 4.0
 """Buckets per doubling: rows are exact up to 8, shapes within 19% of work share one."""
 
 
-class Cell(NamedTuple):
-    """One shape: weight of its evidence, and means of log latency (ms), log work, log rows.
+class Cell:
+    """One shape.
 
-    ``seen`` is when it was last observed, in observations of the table.
+    Attributes:
+        weight: Evidence, in observations.
+        latency: Mean of the logarithm of its latency in ms.
+        work: Mean work.
+        rows: Mean rows.
+        seen: When it was last observed, in observations of the table.
     """
 
-    weight: float
-    latency: float
-    work: float
-    rows: float
-    seen: int
+    __slots__ = ("latency", "rows", "seen", "weight", "work")
+
+    def __init__(self, weight: float, latency: float, work: float, rows: float, seen: int) -> None:
+        self.weight = weight
+        self.latency = latency
+        self.work = work
+        self.rows = rows
+        self.seen = seen
+
+    def correction(self, law_ms: float) -> float:
+        """Return the factor by which the law, which says ``law_ms`` at the mean shape, is off."""
+        weight = self.weight
+        off = (self.latency - log(law_ms)) * weight / (weight + SHRINK)
+        return exp(off if -_BOUND < off < _BOUND else _BOUND if off > 0.0 else -_BOUND)
 
 
 def key(work: float, rows: float) -> int:
@@ -66,51 +76,38 @@ class ShapeCells:
         cell = self.cells.get(at)
         return cell.weight if cell else 0.0
 
-    def correction(self, at: int, law: Callable[[float, float], float]) -> float:
-        """Return the factor by which the law is off at the shapes of bucket ``at``."""
-        cell = self.cells.get(at)
-        if cell is None:
-            return 1.0
-        off = cell.latency - log(law(exp(cell.work), exp(cell.rows)))
-        off *= cell.weight / (cell.weight + SHRINK)
-        return exp(min(_BOUND, max(-_BOUND, off)))
-
     def observe(self, at: int, latency_ms: float, work: float, rows: float, share: float) -> None:
         """Learn from one latency (positive) of a shape in bucket ``at``; ``share`` is its weight, up to 1."""
         self.clock += 1
-        log_latency = log(latency_ms)
-        log_work = log(work) if work > 1.0 else 0.0
-        log_rows = log(rows) if rows > 1.0 else 0.0
         cell = self.cells.get(at)
         if cell is None:
             if len(self.cells) >= CAPACITY:
                 self._evict()
-            self.cells[at] = Cell(share, log_latency, log_work, log_rows, self.clock)
+            self.cells[at] = Cell(share, log(latency_ms), work, rows, self.clock)
             return
-        weight = cell.weight * MEMORY**share + share
+        cell.weight = weight = cell.weight * (MEMORY if share == 1.0 else MEMORY**share) + share
         rate = share / weight
-        self.cells[at] = Cell(
-            weight,
-            cell.latency + rate * (log_latency - cell.latency),
-            cell.work + rate * (log_work - cell.work),
-            cell.rows + rate * (log_rows - cell.rows),
-            self.clock,
-        )
+        cell.latency += rate * (log(latency_ms) - cell.latency)
+        cell.work += rate * (work - cell.work)
+        cell.rows += rate * (rows - cell.rows)
+        cell.seen = self.clock
 
     def rescale(self, factor: float, kept: float) -> None:
         """Multiply every latency by ``factor``, and what the evidence for it weighs by ``kept``."""
         by = log(factor)
-        for at, cell in self.cells.items():
-            self.cells[at] = cell._replace(weight=cell.weight * kept, latency=cell.latency + by)
+        for cell in self.cells.values():
+            cell.weight *= kept
+            cell.latency += by
 
     def merge(self, other: ShapeCells) -> None:
         """Take in another table of the same target."""
-        self.clock, behind, ahead = max(self.clock, other.clock), *_lags(self.clock, other.clock)
-        merged = {at: cell._replace(seen=cell.seen + behind) for at, cell in self.cells.items()}
+        latest = max(self.clock, other.clock)
+        merged = {at: _aged(cell, latest - self.clock) for at, cell in self.cells.items()}
         for at, cell in other.cells.items():
+            theirs = _aged(cell, latest - other.clock)
             mine = merged.get(at)
-            theirs = cell._replace(seen=cell.seen + ahead)
             merged[at] = theirs if mine is None else _joined(mine, theirs)
+        self.clock = latest
         keep = sorted(merged, key=lambda at: (-self._value(merged[at]), at))[:CAPACITY]
         self.cells = {at: merged[at] for at in keep}
 
@@ -121,9 +118,8 @@ class ShapeCells:
         return cell.weight * _AGEING ** (self.clock - cell.seen)
 
 
-def _lags(mine: int, theirs: int) -> tuple[int, int]:
-    latest = max(mine, theirs)
-    return latest - mine, latest - theirs
+def _aged(cell: Cell, by: int) -> Cell:
+    return Cell(cell.weight, cell.latency, cell.work, cell.rows, cell.seen + by)
 
 
 def _joined(a: Cell, b: Cell) -> Cell:

@@ -16,9 +16,9 @@ from __future__ import annotations
 from math import exp, log
 from typing import TYPE_CHECKING, NamedTuple
 
-from triton_router.profiling.drift import CLIP, CumulativeSum
+from triton_router.profiling.drift import CumulativeSum
 from triton_router.profiling.load_law import LoadLaw
-from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, ShapeLaw, unit_of
+from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, ShapeLaw, sane, unit_of
 
 if TYPE_CHECKING:
     from triton_router.profiling.roofline import RooflinePrior
@@ -43,6 +43,8 @@ _COMPANY = 0.5
 _UNKNOWN = 2.0
 """Observations of a shape from which on only requests alone say what it takes: under steady load nothing tells what
 a request takes from what it waits, and the division between the two would wander off."""
+_USUAL = 2.5
+"""A miss of more than this many usual ones is clipped there."""
 _RATE = 0.05
 """Weight of the newest miss in the running means; larger while there are few."""
 _LEAST_SPREAD = 0.02
@@ -53,6 +55,8 @@ _LARGEST_ERROR = 2.0
 """What a wilder relative error counts as."""
 _KEPT = 0.1
 """What the evidence of before a change weighs after it."""
+_UNSURE = 0.25
+"""The least spread after a change: what follows is not clipped to what was usual before."""
 _WILD = 1.0
 """A log-miss beyond this makes the evidence before it doubtful."""
 _DOUBT = 0.5
@@ -100,6 +104,7 @@ class LatencyModel:
     def observe(self, latency_ms: float, work: float, load: Load, rows: float, *, alone: bool) -> float:
         """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
         latency = min(max(latency_ms, FLOOR_MS), CEILING_MS)
+        work, rows = sane(work, rows)
         shape = self.shape
         if not shape.count:
             if self.prior and self.prior.latency_ms(work, rows):
@@ -116,7 +121,7 @@ class LatencyModel:
         known = shape.familiarity(work, rows)
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
-        limit = 2.5 * self.spread
+        limit = _USUAL * self.spread
         self._note(latency, expected, miss, limit)
         change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread)
         if change:
@@ -159,13 +164,17 @@ class LatencyModel:
 
     def _note(self, latency: float, expected: float, miss: float, limit: float) -> None:
         """Keep the running means. Clipped, or the first outliers would hide the next."""
-        rate = max(_RATE, 1.0 / (self.shape.count + 1))
-        self.error += rate * (min(abs(latency - expected) / latency, _LARGEST_ERROR) - self.error)
-        spread = self.spread + rate * (min(abs(miss), limit) - self.spread)
-        self.spread = min(max(spread, _LEAST_SPREAD), _LARGEST_SPREAD)
+        count = self.shape.count
+        rate = _RATE if count >= 1.0 / _RATE else 1.0 / (count + 1)
+        error = abs(latency - expected) / latency
+        self.error += rate * ((error if error < _LARGEST_ERROR else _LARGEST_ERROR) - self.error)
+        size = abs(miss)
+        spread = self.spread + rate * ((size if size < limit else limit) - self.spread)
+        self.spread = _LEAST_SPREAD if spread < _LEAST_SPREAD else min(spread, _LARGEST_SPREAD)
 
     def _follow(self, change: float) -> None:
         factor = exp(change)
+        self.spread = max(self.spread, _UNSURE)
         self.shape.rescale(factor, _KEPT)
         self.load.rescale(factor, _KEPT)
         self.test.reset()

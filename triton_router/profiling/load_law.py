@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from triton_router.profiling.nonnegative import Four, NonNegativeFit
 
-_SWEEPS = 2
-"""Rounds of descent after an observation: the next one continues where they stopped."""
 _FIRST_SWEEPS = 20
+"""Rounds of descent after each of the first ten observations; after later ones it is one."""
 _FIRST = 10
 _FREE = 0.001
 """Every request behind others also counts as this much evidence that as much load as its own work costs nothing:
@@ -67,7 +66,7 @@ class LoadLaw:
         free = _FREE * work * work * weight * weight
         doubt: Four = (0.0, 0.0, free if ahead else 0.0, free if device_ahead else 0.0)
         self.fit.add(wait_ms * weight, x, doubt)
-        self.fit.descend(_SWEEPS if self.count > _FIRST else _FIRST_SWEEPS)
+        self.fit.descend(1 if self.count > _FIRST else _FIRST_SWEEPS)
 
     def rescale(self, factor: float, kept: float) -> None:
         """Everything takes ``factor`` times as long: what an element or a request ahead costs, too."""

@@ -37,10 +37,9 @@ _LEVEL = 0.003
 say little of what they cost."""
 _STEEP = 0.03
 """Likewise for the square, which extrapolates worst."""
-_SWEEPS = 2
-"""Rounds of descent after an observation: the next one continues where they stopped."""
 _FIRST_SWEEPS = 20
-"""Likewise after each of the first ten, such as those from build time, which no others may follow for long."""
+"""Rounds of descent after each of the first ten observations, such as those from build time, which no others may
+follow for long. After later ones it is one: the next continues where it stopped."""
 _FIRST = 10
 _LARGEST_WORK = 1e15
 _LARGEST_ROWS = 1e9
@@ -82,11 +81,10 @@ class ShapeLaw:
 
     def familiarity(self, work: float, rows: float) -> float:
         """Return the evidence for this very shape, in observations."""
-        return self.cells.weight(key(*_sane(work, rows)))
+        return self.cells.weight(key(work, rows))
 
     def is_novel(self, work: float, rows: float) -> bool:
         """Whether an observation of this shape says as much of some coefficient as all evidence before it."""
-        work, rows = _sane(work, rows)
         value = self.law(work, rows)
         share = _NOVEL * value * value
         known = self.fit.information
@@ -96,9 +94,7 @@ class ShapeLaw:
         )
 
     def observe(self, latency_ms: float, work: float, rows: float, share: float = 1.0) -> None:
-        """Learn from one latency (at least `FLOOR_MS`); ``share`` is its weight, up to 1."""
-        work, rows = _sane(work, rows)
-        quadratic = work * work / rows
+        """Learn from one latency (at least `FLOOR_MS`) of a `sane` shape; ``share`` is its weight, up to 1."""
         if self.count:
             unit = unit_of(latency_ms, self.law(work, rows))
         else:
@@ -106,20 +102,20 @@ class ShapeLaw:
             slope = (1.0 - _BASE_SHARE) * latency_ms / work if work > 0.0 else 0.0
             self.fit.beta = (latency_ms - slope * work, 0.0, slope, 0.0)
         self.count += 1
-        self._add(latency_ms, work, rows, quadratic, unit, share)
-        self.fit.descend(_SWEEPS if self.count > _FIRST else _FIRST_SWEEPS)
+        self._add(latency_ms, work, rows, unit, share)
+        self.fit.descend(1 if self.count > _FIRST else _FIRST_SWEEPS)
         self.cells.observe(key(work, rows), latency_ms, work, rows, share)
         self._memo.clear()
 
     def expect(self, curve: Callable[[float, float], float], latency_ms: float, work: float, rows: float) -> None:
         """Take the first measured latency, and light evidence that other shapes follow a prior's curve through it."""
-        work, rows = _sane(work, rows)
+        work, rows = sane(work, rows)
         scale = latency_ms / max(FLOOR_MS, curve(work, rows))
         for factor in _PRIOR_SCALES:
             more = max(1.0, rows * factor)
             work_there = work * more / rows
             there = max(FLOOR_MS, scale * curve(work_there, more))
-            self._add(there, work_there, more, work_there * work_there / more, there, _PRIOR_SHARE)
+            self._add(there, work_there, more, there, _PRIOR_SHARE)
         self.fit.descend(_FIRST_SWEEPS * 5)
         self.count += 1
 
@@ -137,16 +133,24 @@ class ShapeLaw:
         self._memo.clear()
 
     def _corrected(self, work: float, rows: float) -> float:
-        work, rows = _sane(work, rows)
-        value = self.law(work, rows) * self.cells.correction(key(work, rows), self.law)
-        return min(max(value, FLOOR_MS), CEILING_MS)
+        work, rows = sane(work, rows)
+        law = self.law(work, rows)
+        cell = self.cells.cells.get(key(work, rows))
+        if cell is None:
+            return law
+        value = law * cell.correction(self.law(cell.work, cell.rows))
+        return value if FLOOR_MS < value < CEILING_MS else FLOOR_MS if value <= FLOOR_MS else CEILING_MS
 
-    def _add(self, latency: float, work: float, rows: float, quadratic: float, unit: float, share: float) -> None:
-        weight = share**0.5 / unit if share != 1.0 else 1.0 / unit
-        forgetting = FORGETTING**share if share != 1.0 else FORGETTING
+    def _add(self, latency: float, work: float, rows: float, unit: float, share: float) -> None:
+        if share == 1.0:
+            weight = 1.0 / unit
+            forgetting = FORGETTING
+        else:
+            weight = share**0.5 / unit
+            forgetting = FORGETTING**share
         x1 = rows * weight
         x2 = work * weight
-        x3 = quadratic * weight
+        x3 = work * work / rows * weight
         doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3)
         self.fit.add(latency * weight, (weight, x1, x2, x3), doubt, forgetting)
 
@@ -160,7 +164,7 @@ def unit_of(latency_ms: float, predicted_ms: float) -> float:
     return min(max(predicted_ms, latency_ms / _UNIT_BOUND), latency_ms * _UNIT_BOUND)
 
 
-def _sane(work: float, rows: float) -> tuple[float, float]:
+def sane(work: float, rows: float) -> tuple[float, float]:
     """Return a shape whose squares are finite: none that a request has is changed."""
     work = min(work, _LARGEST_WORK) if work > 0.0 else 0.0
     rows = min(rows, _LARGEST_ROWS) if rows > 1.0 else 1.0
