@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triton_router.routing.engine import RoutingEngine
+    from triton_router.routing.explanation import Explanation
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import Request, Response, ResponseSender
     from triton_router.serving.worker_pool import WorkerPool
@@ -28,13 +29,14 @@ STALE_S = 0.005
 class Call(NamedTuple):
     """One request under way: taken from Triton, decided, not yet answered. ``decided_at`` is in monotonic seconds.
 
-    ``sender`` is None while the request may still be answered by return.
+    ``sender`` is None while the request may still be answered by return; ``explanation`` unless it was asked for.
     """
 
     request: Request
     decision: RoutingDecision
     decided_at: float
     sender: ResponseSender | None = None
+    explanation: Explanation | None = None
 
 
 class Answering:
@@ -150,6 +152,8 @@ class Answering:
         if sender is None:
             raise TypeError("a request without a sender is answered by return")
         try:
+            if call.explanation is not None and last is not None:
+                last = self._relay.explained(last, call.explanation, call.decision.target.name)
             self._relay.send_last(sender, last)
         except Exception as error:  # noqa: BLE001 - /dev/shm may be full; a short error may still fit
             traceback.print_exc()

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triton_router.serving.stub import StubModule
 
 RELEASES: dict[str, str] = {
     "2.46": "24.05",
@@ -115,6 +119,15 @@ def release_of(version: str | None) -> str | None:
         return f"{major}.{minor:02d}"
     newest, release = list(RELEASES.items())[-1]
     return release if (major, minor) > _number(newest) else RELEASES.get(f"{major}.{minor}")
+
+
+def has_response_parameters(stub: StubModule) -> bool:
+    """Whether a model can add parameters to its response, told by the stub that it runs in.
+
+    A stub is not told the server's version. Its classes are C++, whose constructors show their arguments only in
+    their documentation.
+    """
+    return "parameters" in (stub.InferenceResponse.__init__.__doc__ or "")
 
 
 def _number(release: str) -> tuple[int, int]:

@@ -84,7 +84,7 @@ class Dispatcher:
             call = self._decided(request)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             return self._answering.response_for(error)
-        if not self._gate.is_short(call.decision.expected_latency_ms):
+        if call.explanation is not None or not self._gate.is_short(call.decision.expected_latency_ms):
             self._take(request, call)
             return None
         verdict, response = self._answering.attempt(call)
@@ -100,7 +100,7 @@ class Dispatcher:
                 self._take_in_sequence(request, sender, correlation_id)
                 return
             decided = (call or self._decided(request))._replace(sender=sender)
-            if not self._merging.take(decided):
+            if decided.explanation is not None or not self._merging.take(decided):
                 self._answering.hand_over(decided, lambda: self._answering.serve(decided))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             self._answering.refuse(sender, error)
@@ -119,5 +119,7 @@ class Dispatcher:
 
     def _decided(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Call:
         now = self._clock()
-        context = self._forwarder.context(request, pinned=pinned, may_explore=may_explore)
-        return Call(request, self._engine.decide(context, now), now)
+        wish = self._forwarder.wish(request)
+        context = self._forwarder.context(request, wish, pinned=pinned, may_explore=may_explore)
+        explanation = self._engine.explain(context, now) if wish is not None and wish.explain else None
+        return Call(request, self._engine.decide(context, now), now, explanation=explanation)

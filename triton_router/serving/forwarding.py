@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, cast
 
-from triton_router.errors import RequestError
+from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
+from triton_router.serving.overrides import overrides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from triton_router.serving.overrides import Overrides
     from triton_router.serving.stub import BlsRequest, Request, StubModule, Tensor
 
 _LATEST = -1
@@ -27,14 +29,34 @@ class Forwarder:
     Args:
         stub: The Python backend's module.
         batched: Whether dimension 0 of every input is the batch.
+        explains: Whether answers can say why their target was chosen.
     """
 
-    def __init__(self, stub: StubModule, *, batched: bool) -> None:
+    def __init__(self, stub: StubModule, *, batched: bool, explains: bool = False) -> None:
         self._stub = stub
         self._batched = batched
+        self._explains = explains
 
-    def context(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> RoutingContext:
-        """Return what the engine needs to know: rows, elements of the largest input, and what dispatch adds."""
+    def wish(self, request: Request) -> Overrides | None:
+        """Return what the request's parameters ask of the router; None for nothing.
+
+        Raises:
+            RequestError: A value is not valid.
+            UnsupportedError: It asks for an explanation, which this server cannot carry.
+        """
+        wish = overrides(request.parameters())
+        if wish is not None and wish.explain and not self._explains:
+            raise UnsupportedError(
+                "the request asks for an explanation, which travels as a response parameter, and this server has none",
+                hint="leave router_explain out, use Triton 25.02 or newer and a routed model that does not stream, or "
+                "ask triton-router explain",
+            )
+        return wish
+
+    def context(
+        self, request: Request, wish: Overrides | None = None, *, pinned: str = "", may_explore: bool = True
+    ) -> RoutingContext:
+        """Return what the engine needs to know: rows, elements of the largest input, and what else is asked."""
         batch, work = 1, 1
         for tensor in request.inputs():
             shape = tensor.shape()
@@ -44,7 +66,17 @@ class Forwarder:
             work = max(work, elements)
             if self._batched and shape:
                 batch = max(batch, shape[0])
-        return RoutingContext(batch, work, pinned, may_explore)
+        if wish is None:
+            return RoutingContext(batch, work, pinned, may_explore)
+        return RoutingContext(
+            batch,
+            work,
+            pinned,
+            may_explore,
+            max_latency_ms=wish.max_latency_ms,
+            optimization_goal=wish.goal,
+            allowed_backends=wish.backends,
+        )
 
     def request_for(self, target: Target, request: Request) -> BlsRequest:
         """Return a new request for ``target``: a BLS request object serves one call from one thread only.

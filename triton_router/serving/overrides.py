@@ -42,6 +42,9 @@ class Overrides(NamedTuple):
     explain: bool = False
 
 
+_NOTHING = Overrides()
+
+
 def overrides(text: str) -> Overrides | None:
     """Return what a request's parameters ask of the router; None for nothing.
 
@@ -54,12 +57,18 @@ def overrides(text: str) -> Overrides | None:
     # Parsing costs more than all the rest; requests that say nothing to the router do not pay for it.
     if len(text) <= len("{}") or "router" not in text.lower():
         return None
+    wish = overrides_of(_parameters(text))
+    return None if wish == _NOTHING else wish
+
+
+def overrides_of(parameters: Mapping[str, object]) -> Overrides:
+    """Return what parameters ask of the router. Errors as `overrides`."""
     found: dict[str, Any] = {}
-    for key, value in _parameters(text).items():
+    for key, value in parameters.items():
         name = _name(key)
         if name in _READ and (name not in found or key.startswith(_PREFIX)):
             found[name] = _READ[name](key, value)
-    return Overrides(**found) if found else None
+    return Overrides(**found)
 
 
 def _parameters(text: str) -> Mapping[str, object]:

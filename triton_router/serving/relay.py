@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
+from triton_router.serving.explanation_json import as_json
 from triton_router.serving.target_errors import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from triton_router.routing.explanation import Explanation
     from triton_router.routing.types import Target
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.stub import Request, Response, ResponseSender, StubError, StubModule
 
 _CLIENT_CODES = frozenset({"INVALID_ARG", "UNSUPPORTED"})
+EXPLANATION_PARAMETER = "router_explanation"
+"""Response parameter that carries the explanation that ``router_explain`` asked for, as JSON."""
 _LOOK_EVERY_S = 0.05
 """How often a stream asks whether its client is still there; asking takes 85 us."""
 
@@ -57,6 +62,13 @@ class Relay:
     def broken(self, error: BaseException) -> Response:
         """Return the response for an exception that nobody foresaw: the client must hear something."""
         return self._error(f"the router failed on this request: {type(error).__name__}: {error}", "INTERNAL")
+
+    def explained(self, response: Response, explanation: Explanation, target: str) -> Response:
+        """Return a good response with the explanation of its target as a parameter; an error as it is."""
+        if response.has_error():
+            return response
+        parameters = {EXPLANATION_PARAMETER: json.dumps({"target": target, **as_json(explanation)})}
+        return self._stub.InferenceResponse(output_tensors=response.output_tensors(), parameters=parameters)
 
     def _call(
         self, target: Target, request: Request, _sender: ResponseSender | None

@@ -72,7 +72,7 @@ class SnapshotKeeper:
         self.errors += len(found.problems)
         for problem in found.problems:
             self._say(problem)
-        inheritance = inherit([found.own] if found.own else found.others, self._targets, self._machine)
+        inheritance = inherit(found.to_begin_with, self._targets, self._machine)
         for reason in inheritance.left:
             self._say(f"not taken over: {reason}")
         if found.own and found.own.origins and inheritance.profiles:

@@ -44,6 +44,11 @@ class Found(NamedTuple):
     others: list[Snapshot]
     problems: list[str]
 
+    @property
+    def to_begin_with(self) -> list[Snapshot]:
+        """What a starting instance takes over: its own, which holds what it once took over; else everybody's."""
+        return [self.own] if self.own else self.others
+
 
 class StateDirectory:
     """The files of one instance of one routed model.
@@ -62,8 +67,12 @@ class StateDirectory:
         self._stem = f"{_safe(model)}-{digest}"
         self.file = path / f"{self._stem}@{_safe(instance)}.json"
 
-    def find(self) -> Found:
-        """Read what lies there; what is of no use is set aside."""
+    def find(self, *, set_aside: bool = True) -> Found:
+        """Read what lies there.
+
+        Args:
+            set_aside: Whether files that cannot be used are given another name; else they are only reported.
+        """
         problems: list[str] = []
         own: Snapshot | None = None
         others: list[Snapshot] = []
@@ -75,7 +84,7 @@ class StateDirectory:
             try:
                 snapshot = self._usable(file)
             except TritonRouterError as error:
-                problems.append(f"{error.message}; {_set_aside(file)}")
+                problems.append(f"{error.message}; {_set_aside(file) if set_aside else 'it is left out'}")
                 continue
             if file == self.file:
                 own = snapshot

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triton_router.serving.overrides import HEADER_PATTERN
 from triton_router.telemetry.state_directory import STATE_VARIABLE
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def arguments(
         Flag("http-port", str(options.http_port)),
         Flag("grpc-port", str(options.grpc_port)),
         Flag("metrics-port", str(options.metrics_port)),
+        Flag("http-header-forward-pattern", HEADER_PATTERN),
+        Flag("grpc-header-forward-pattern", HEADER_PATTERN),
         Flag("backend-config", f"python,thread-pool-size={settings.thread_pool_size}"),
     ]
     if settings.shm_growth_bytes is not None:

@@ -1,0 +1,201 @@
+"""``triton-router explain``: what would be chosen for a request, and why, without a server."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from triton_router.cli.command import Subparsers, add_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from triton_router.config.router_config import RouterConfig
+    from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.types import RoutingContext
+    from triton_router.telemetry.snapshot_file import Snapshot
+
+_DESCRIPTION = """\
+Decide as the routed model would, from its router.yaml and what it has learned, by the same engine, and show each
+target's prediction, its score by scorer and how probable it is to be chosen, or why it is not considered. Nothing
+is in flight: what load would change, it does not show."""
+
+_EXAMPLES = """\
+  triton-router explain minilm --repository models --batch 8
+  triton-router explain minilm --repository models --shape 8,128 --goal power
+  triton-router explain minilm --repository models --max-latency-ms 20 --backends cpu,gpu --json
+  triton-router explain minilm --repository models --snapshot a.json --snapshot b.json   # of two instances, added up"""
+
+GOALS = ("latency", "throughput", "power", "balanced")
+_WAITS_NOTHING = 0.0
+
+
+class Evidence(NamedTuple):
+    """What an explanation rests on.
+
+    Attributes:
+        profiles: By target; those not in it are known from their build alone.
+        snapshots: Where they come from.
+        notes: What to know of it besides, each a sentence.
+    """
+
+    profiles: dict[str, TargetProfile]
+    snapshots: list[Snapshot]
+    notes: list[str]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the parser of this command."""
+    parser = add_parser(
+        subparsers,
+        "explain",
+        summary="what would be chosen for a request, and why",
+        description=_DESCRIPTION,
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("model", metavar="MODEL", help="the routed model")
+    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="model repository")
+    learned = parser.add_mutually_exclusive_group()
+    learned.add_argument(
+        "--state", type=Path, metavar="DIR", help="state directory (default: that of 'serve' for the repository)"
+    )
+    learned.add_argument(
+        "--snapshot",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a snapshot instead; several of different instances are added up",
+    )
+    parser.add_argument("--batch", type=_positive, metavar="N", help="rows of the request (default: 1)")
+    parser.add_argument(
+        "--shape", type=_shape, metavar="N,N...", help="shape of its largest input, batch dimension included"
+    )
+    parser.add_argument("--goal", choices=GOALS, default="balanced", help="its own wish (default: the policy's)")
+    parser.add_argument("--max-latency-ms", type=float, default=0.0, metavar="MS", help="its latency bound")
+    parser.add_argument("--backends", metavar="NAME,...", help="backends that may serve it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain, and print it."""
+    from triton_router.cli import explain_report, output
+    from triton_router.config.configured_engine import configured_engine
+    from triton_router.config.router_config import ROUTER_FILE, load_router_config
+    from triton_router.serving.explanation_json import as_json
+
+    config = load_router_config(args.repository / args.model / ROUTER_FILE)
+    evidence = _evidence(args, config)
+    context, notes = _context(args, config)
+    engine = configured_engine(config, args.model, evidence.profiles, rng=lambda: 0.5)
+    explanation = engine.explain(context, _WAITS_NOTHING)
+    basis = explain_report.basis(evidence.snapshots, evidence.profiles, time.time())
+    if args.json:
+        output.print_json(
+            {
+                "model": args.model,
+                "rows": context.batch_size,
+                "work": context.work,
+                "basis": basis,
+                "notes": [*evidence.notes, *notes],
+                **as_json(explanation),
+            }
+        )
+    else:
+        for note in (*evidence.notes, *notes):
+            output.note(f"note: {note}")
+        explain_report.print_report(args.model, explanation, context, basis)
+    return 0 if explanation.chosen is not None else 1
+
+
+def _evidence(args: argparse.Namespace, config: RouterConfig) -> Evidence:
+    import socket
+
+    from triton_router.hardware.machine import machine_name
+    from triton_router.serving.launcher.state_place import default_state_directory
+    from triton_router.telemetry.inheritance import inherit, profiles_in
+    from triton_router.telemetry.snapshot_file import read_snapshot
+    from triton_router.telemetry.state_directory import StateDirectory
+
+    notes: list[str] = []
+    if args.snapshot:
+        snapshots = [read_snapshot(path) for path in args.snapshot]
+        for snapshot in snapshots:
+            profiles_in(snapshot, expected_model=args.model)
+    else:
+        place = args.state or default_state_directory([args.repository])
+        found = StateDirectory(place, args.model, socket.gethostname()).find(set_aside=False)
+        notes += found.problems
+        snapshots = found.to_begin_with
+    inheritance = inherit(snapshots, config.targets, None if args.snapshot else machine_name())
+    return Evidence(inheritance.profiles, snapshots, [*notes, *inheritance.left])
+
+
+def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
+    from triton_router.routing.types import OptimizationGoal, RoutingContext
+    from triton_router.serving.overrides import overrides_of
+
+    shape: tuple[int, ...] | None = args.shape
+    rows = args.batch or (shape[0] if shape else 1)
+    notes: list[str] = []
+    if shape:
+        work = float(prod(shape))
+    else:
+        per_row, note = _elements_per_row(args.repository, config)
+        work = rows * per_row
+        notes += [note] if note else []
+    given = {"router_goal": args.goal}
+    if args.max_latency_ms:
+        given["router_max_latency_ms"] = args.max_latency_ms
+    if args.backends:
+        given["router_backends"] = args.backends
+    wish = overrides_of(given)
+    return (
+        RoutingContext(
+            batch_size=rows,
+            work=work,
+            max_latency_ms=wish.max_latency_ms,
+            optimization_goal=OptimizationGoal(args.goal),
+            allowed_backends=wish.backends,
+        ),
+        notes,
+    )
+
+
+def _elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
+    """Return the elements of one row of the largest input, and what is uncertain about that."""
+    from triton_router.errors import TritonRouterError
+    from triton_router.repository.model_config import read
+
+    for target in config.targets:
+        try:
+            inputs = read(repository / target.model).input
+        except TritonRouterError:
+            continue
+        if inputs and all(extent > 0 for tensor in inputs for extent in tensor.dims):
+            return float(max(prod(tensor.dims) for tensor in inputs)), ""
+    measured = [point.work for target in config.targets for point in target.measured_latency]
+    if measured:
+        return float(min(measured)), (
+            f"the inputs' shapes are dynamic: rows of {min(measured)} elements, the fewest that were measured at build "
+            f"time, are assumed; --shape says it exactly"
+        )
+    return 1.0, "how large a row is cannot be told from the targets' config.pbtxt; --shape says it"
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < value < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, such as 8")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts: Sequence[str] = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 0 < int(part) < 1 << 31 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape, such as 8,128")
+    return tuple(int(part) for part in parts)
