@@ -82,7 +82,7 @@ def test_router_yaml_keeps_what_a_user_edited() -> None:
         "explore": 0.0,
     }
     settings = validate_router_config(parse_yaml(router_yaml("minilm", SERVED, present), source="router.yaml"))
-    assert settings.policy == "least-request"
+    assert settings.policy_in_force.name == "least-request"
     assert settings.explore == 0.0
     assert [target.name for target in settings.targets] == ["onnx-cpu", "onnx-int8-cpu", "tensorrt-gpu", "elsewhere"]
     assert settings.targets[0].version == 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triton_router.config.routing_of import routing_of, splits_of
+from triton_router.experiments.splitting_engine import SplittingEngine
+from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.policies import policy_named
-from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Target
 
 if TYPE_CHECKING:
@@ -27,20 +28,38 @@ def configured_engine(
         learned: Profiles by target; the others begin with what was measured at build time.
         rng: Uniform numbers in [0, 1).
     """
-    del model  # rules by name are to come
-    return RoutingEngine(
-        [(target_of(settings), learned.get(settings.name) or profile_of(settings)) for settings in config.targets],
-        policy_named(config.policy),
-        rules=RoutingRules(explore=config.explore),
-        rng=rng,
-    )
+    targets = [(target_of(settings), _profile(config, settings, learned)) for settings in config.targets]
+    policy, rules = routing_of(config, model)
+    split = next((split for split in splits_of(config) if split.covers(model)), None)
+    if split:
+        return SplittingEngine(targets, (policy, rules), split, model, rng=rng)
+    return RoutingEngine(targets, policy, rules=rules, rng=rng)
 
 
 def target_of(settings: TargetConfig) -> Target:
     """Return a target as the engine knows it."""
-    return Target(settings.name, settings.model, settings.version, settings.backend, settings.variant)
+    return Target(
+        settings.name,
+        settings.model,
+        settings.version,
+        settings.backend,
+        settings.variant,
+        price_per_hour=settings.price_per_hour,
+    )
 
 
-def profile_of(settings: TargetConfig) -> TargetProfile:
-    """Return the profile of a target that nothing has been learned of yet."""
-    return TargetProfile((point.work, point.latency_ms) for point in settings.measured_latency)
+def _profile(config: RouterConfig, settings: TargetConfig, learned: Mapping[str, TargetProfile]) -> TargetProfile:
+    profile = learned.get(settings.name)
+    if profile is None:
+        measured = ((point.work, point.latency_ms) for point in settings.measured_latency)
+        profile = TargetProfile(measured, history=config.router_config.profile_history_size)
+    # What was declared may have been edited since the profile was written down; what was measured counts.
+    if profile.power_w.source is not Source.MEASURED:
+        profile.power_w = _declared(settings.power_w)
+    if profile.memory_mb.source is not Source.MEASURED:
+        profile.memory_mb = _declared(settings.memory_mb)
+    return profile
+
+
+def _declared(value: float) -> Figure:
+    return Figure(value, Source.ESTIMATED) if value else UNKNOWN_FIGURE

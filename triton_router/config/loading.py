@@ -138,6 +138,16 @@ def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
         ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, or uses aliases, merges, tags or
             duplicate keys.
     """
+    return parse_yaml(read_text(path, max_bytes=max_bytes), source=str(path))
+
+
+def read_text(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
+    """Return the text of the file at ``path``.
+
+    Raises:
+        NotFoundError: There is no such file.
+        ConfigError: It is too large, cannot be read, or is not UTF-8.
+    """
     try:
         with path.open("rb") as stream:
             raw = stream.read(max_bytes + 1)
@@ -151,10 +161,9 @@ def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
             hint="such a file is a few kilobytes; is it the right one?",
         )
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 text: {error}", hint="save it as UTF-8") from error
-    return parse_yaml(text, source=str(path))
 
 
 def parse_yaml(text: str, *, source: str) -> Document:

@@ -10,20 +10,14 @@ Example::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from triton_router.config.loading import load_yaml
-from triton_router.routing.types import Backend, backend_named
+from triton_router.config.routing_settings import RouterSwitches, RoutingSettings
+from triton_router.config.settings import BackendName, Bound, PolicySettings, PolicyValue, Settings, Share
+from triton_router.routing.types import Backend
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +33,8 @@ _MAX_NAME_BYTES = 255
 
 _INT64_MAX = (1 << 63) - 1
 _DAY_MS = 86_400_000
+MAX_MIRROR = 0.5
+"""Most of the serving time that may be spent again on copies."""
 
 
 def _safe_name(value: str) -> str:
@@ -56,15 +52,17 @@ Name = Annotated[str, AfterValidator(_safe_name)]
 """Name of a target or of the model behind it, which may be anyone's: a path, a metric label, a word on a terminal."""
 
 
-def _backend(value: object) -> object:
-    return backend_named(value) if isinstance(value, str) else value
+UNSWITCHED = RouterSwitches(
+    profile_warmup_iterations=0,
+    profile_history_size=64,
+    max_backend_utilization=0.0,
+    fallback_latency_threshold_ms=0.0,
+    metrics_interval=1.0,
+)
+"""Where a ``router.yaml`` has no ``router_config``: nothing is bounded that nobody asked to bound."""
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class MeasuredLatency(_Settings):
+class MeasuredLatency(Settings):
     """One latency measured when the variant was built; it seeds what the router learns.
 
     Attributes:
@@ -76,7 +74,7 @@ class MeasuredLatency(_Settings):
     latency_ms: Annotated[float, Field(gt=0, le=_DAY_MS)]
 
 
-class TargetConfig(_Settings):
+class TargetConfig(Settings):
     """One sibling that can answer for the routed model.
 
     Attributes:
@@ -87,18 +85,25 @@ class TargetConfig(_Settings):
         variant: How it was compiled, for people.
         batch_independent: Whether a row's answer is known not to depend on the rows beside it.
         measured_latency: Latencies measured at build time.
+        price_per_hour: What its device costs, in any currency, the same for all targets; 0 where nothing is paid.
+        power_w: Watts that it draws while it works, as far as is known; 0 if unknown. What a
+            meter reads counts more.
+        memory_mb: Megabytes that it takes, likewise.
     """
 
     name: Name
     model: Name
     version: Annotated[int, Field(ge=1, le=_INT64_MAX)] | None = None
-    backend: Annotated[Backend, BeforeValidator(_backend)] = Backend.CPU
+    backend: BackendName = Backend.CPU
     variant: Annotated[str, Field(max_length=128)] = ""
     batch_independent: bool = False
     measured_latency: Annotated[tuple[MeasuredLatency, ...], Field(max_length=64, strict=False)] = ()
+    price_per_hour: Bound = 0.0
+    power_w: Bound = 0.0
+    memory_mb: Bound = 0.0
 
 
-class DispatchConfig(_Settings):
+class DispatchConfig(Settings):
     """How requests travel to the targets.
 
     Attributes:
@@ -110,7 +115,7 @@ class DispatchConfig(_Settings):
     inline: bool = True
 
 
-class MergeConfig(_Settings):
+class MergeConfig(Settings):
     """How requests that wait for the same target go out together.
 
     Attributes:
@@ -123,7 +128,7 @@ class MergeConfig(_Settings):
     calls_in_flight: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
-class StateConfig(_Settings):
+class StateConfig(Settings):
     """What becomes of what is learned, where the server was given a state directory.
 
     Attributes:
@@ -135,7 +140,7 @@ class StateConfig(_Settings):
     interval_s: Annotated[float, Field(ge=1, le=86_400)] = 30.0
 
 
-class DecisionLogConfig(_Settings):
+class DecisionLogConfig(Settings):
     """Where decisions and their outcomes are written down.
 
     Attributes:
@@ -149,14 +154,15 @@ class DecisionLogConfig(_Settings):
     max_mb: Annotated[float, Field(ge=1, le=1_000_000)] = 64.0
 
 
-class RouterConfig(_Settings):
+class RouterConfig(RoutingSettings):
     """The settings of one routed model.
 
     Attributes:
         targets: The siblings to choose from.
-        policy: How one is chosen: lowest predicted ``latency``, ``least-request`` in flight, or ``random``.
-        explore: Share of requests that may go to a target other than the favourite, so that its profile stays true;
-            one that is n times as slow gets an n-th of it.
+        policy: How one is chosen; the short form of ``default_policy``.
+        router_config: What the router does besides choosing; absent, nothing is bounded.
+        mirror: Time for copies of requests that are sent to other targets only to learn from, as a share of the time
+            spent serving.
         streaming: Whether the routed model is decoupled (several responses per request, gRPC streaming only).
         dispatch: How requests travel.
         merge: How they go out together.
@@ -165,13 +171,31 @@ class RouterConfig(_Settings):
     """
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
-    policy: Literal["latency", "least-request", "random"] = "latency"
-    explore: Annotated[float, Field(ge=0, le=0.1)] = 0.002
+    policy: PolicyValue | None = None
+    default_policy: PolicyValue = PolicySettings(name="latency")
+    router_config: RouterSwitches = UNSWITCHED
+    mirror: Annotated[Share, Field(le=MAX_MIRROR)] = 0.0
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
     decision_log: DecisionLogConfig | None = None
     merge: MergeConfig = MergeConfig()
     state: StateConfig = StateConfig()
+
+    @property
+    def policy_in_force(self) -> PolicySettings:
+        """How to choose where no rule says otherwise."""
+        return self.policy or self.default_policy
+
+    @property
+    def mirror_share(self) -> float:
+        """Time for copies of requests, sent to learn from, as a share of serving time."""
+        return self.mirror
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        if self.policy and "default_policy" in self.model_fields_set:
+            raise ValueError("policy and default_policy say the same thing; write one of them")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -74,7 +74,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ("policy: latency\n", "targets: is required"),
         ("targets: []\n", "f:1: targets"),
         (TARGET + "polcy: latency\n", "f:3: polcy: unknown key"),
-        (TARGET + "policy: fastest\n", "f:3: policy: Input should be 'latency', 'least-request' or 'random'"),
+        (TARGET + "policy: fastest\n", "f:3: policy: there is no policy 'fastest'; use one of latency"),
         ("targets:\n  - name: a\n    model: ../../etc\n", "f:3: targets.0.model"),
         ("targets:\n  - name: a\n    model: m\n    backend: npu\n", "f:4: targets.0.backend.*unknown backend 'npu'"),
         ("targets:\n  - {name: a, model: m}\n  - {name: a, model: n}\n", "target name 'a' stands twice"),
@@ -91,7 +91,8 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         (TARGET + '"\\e[2J": 1\n', r"f:3: \\x1b\[2J: unknown key"),
         (MEASURED + "{work: 1, latency_ms: true}]}\n", "latency_ms: Input should be a valid number"),
         (MEASURED + "{work: 1, latency_ms: '3.5'}]}\n", "latency_ms: Input should be a valid number"),
-        (TARGET + "explore: '0.05'\n", "f:3: explore: Input should be a valid number"),
+        (TARGET + "explore: 'few'\n", "f:3: explore: Input should be a valid number"),
+        (TARGET + "explore: '0.05'\n", "f:3: explore: Input should be less than or equal to 0.01"),
         (TARGET + "explore: false\n", "f:3: explore: Input should be a valid number"),
         ("targets:\n  - {name: a, model: m, version: 99999999999999999999999}\n", "version: Input should be less than"),
     ],
@@ -119,7 +120,7 @@ def test_a_whole_router_yaml_is_read(tmp_path: Path) -> None:
     assert config.targets[0].measured_latency[0].latency_ms == 3.0
     assert config.dispatch.max_concurrency == 8
     path.write_text('{"targets": [{"name": "a", "model": "m"}]}')
-    assert load_router_config(path).policy == "latency"
+    assert load_router_config(path).policy_in_force.name == "latency"
 
 
 def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text: str, 
 def test_a_number_that_yaml_reads_as_text_is_told_how_to_be_written() -> None:
     """``1e-2`` without a point is text in YAML 1.1."""
     with pytest.raises(ConfigError, match="YAML reads this as text") as caught:
-        validate_router_config(parse_yaml(TARGET + "explore: 1e-2\n", source="f"))
+        validate_router_config(parse_yaml(MEASURED + "{work: 1, latency_ms: 1e-2}]}\n", source="f"))
     assert "1.0e-2" in caught.value.hint
 
 

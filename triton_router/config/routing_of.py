@@ -1,0 +1,50 @@
+"""From settings and a model's name to what the engine takes: the one place that reads routing settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triton_router.experiments.split import Split
+from triton_router.routing.rules import RoutingRules
+
+if TYPE_CHECKING:
+    from triton_router.config.routing_settings import ExperimentSettings, RoutingSettings
+    from triton_router.routing.policies import Policy
+
+
+def routing_of(settings: RoutingSettings, model: str) -> tuple[Policy, RoutingRules]:
+    """Return how a model's requests are routed: the policy and the rules in force for it."""
+    rule = settings.rule_for(model)
+    switches = settings.router_config
+    rules = RoutingRules(
+        backend_weights=settings.backend_weights,
+        preferred_backends=rule.preferred_backends if rule else (),
+        excluded_backends=rule.excluded_backends if rule else (),
+        max_latency_ms=(rule.max_latency_ms if rule else 0.0) or settings.max_latency_ms,
+        min_throughput=rule.min_throughput if rule else 0.0,
+        max_backend_utilization=switches.max_backend_utilization if switches.enable_load_balancing else 0.0,
+        explore=settings.explore,
+        mirror=settings.mirror_share,
+        learn=switches.enable_profiling,
+        balance=switches.enable_load_balancing,
+        fallback=switches.enable_fallback,
+        fallback_latency_ms=switches.fallback_latency_threshold_ms,
+        warmup=switches.profile_warmup_iterations,
+    )
+    return settings.policy_for(model).made(), rules
+
+
+def splits_of(settings: RoutingSettings) -> tuple[Split, ...]:
+    """Return the experiments that take place, in the order of the settings."""
+    return tuple(_split(test) for test in settings.ab_tests) if settings.router_config.enable_ab_testing else ()
+
+
+def _split(test: ExperimentSettings) -> Split:
+    return Split(
+        test.experiment_id,
+        test.control_policy.made(),
+        test.treatment_policy.made(),
+        test.treatment_percentage,
+        test.models,
+        test.assignment,
+    )

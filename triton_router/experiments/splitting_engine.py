@@ -1,0 +1,50 @@
+"""An engine whose requests take part in an experiment."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+from triton_router.routing.engine import RoutingEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from triton_router.experiments.split import Split
+    from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.policies import Policy
+    from triton_router.routing.rules import RoutingRules
+    from triton_router.routing.types import RoutingContext, RoutingDecision, Target
+
+
+class SplittingEngine(RoutingEngine):
+    """Decides each request by the policy of its arm; all arms learn together.
+
+    Args:
+        targets: See `RoutingEngine`.
+        routing: Policy and rules in force for the model.
+        split: The experiment.
+        model: Name of the routed model.
+        rng: Uniform numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        targets: Iterable[tuple[Target, TargetProfile]],
+        routing: tuple[Policy, RoutingRules],
+        split: Split,
+        model: str,
+        *,
+        rng: Callable[[], float],
+    ) -> None:
+        super().__init__(targets, routing[0], rng=rng, rules=routing[1])
+        self._split = split
+        self._model = model
+        self._serial = count()
+
+    def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
+        """See `RoutingEngine.decide`."""
+        if policy is None:
+            arm = self._split.arm_of(self._model, context.key or f"#{next(self._serial)}")
+            policy = self._split.policy_of(arm)
+        return super().decide(context, now, policy)
