@@ -19,6 +19,7 @@ from triton_router.routing.protocols import Candidate, Device
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
 from triton_router.routing.types import (
+    Backend,
     OptimizationGoal,
     Outcome,
     Rejection,
@@ -160,6 +161,17 @@ class RoutingEngine:
         with self._lock:
             self._learner.learn(now)
             return {candidate.target.name: candidate.profile.state() for candidate in self._all}
+
+    def sole_busy(self, backend: Backend) -> str:
+        """Return the name of the only target of a backend with requests in flight; "" if there is none, or several."""
+        with self._lock:
+            busy = [c.target.name for c in self._all if c.in_flight and c.target.backend is backend]
+        return busy[0] if len(busy) == 1 else ""
+
+    def record_power(self, target: str, watts: float) -> None:
+        """Learn from one reading of the power meter of a target's device, on which it alone was at work."""
+        with self._lock:
+            self._by_name[target].profile.record_power(watts)
 
     def curve(self, target: str, work: float, rows: float) -> tuple[float, float]:
         """Return what a call of a target costs whatever it carries, and what this work adds, in milliseconds."""
