@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--scratch", type=Path, default=Path(".bench/learning"), help="models and timings are kept here")
+    parser.add_argument(
+        "--scratch", type=Path, default=Path(".bench/learning"), help="models and timings are kept here"
+    )
     parser.add_argument("--fresh", action="store_true", help="time again")
     parser.add_argument("--seeds", type=int, default=20, help="draws of what is learned and replayed (default: 20)")
     arguments = parser.parse_args()
@@ -36,7 +38,9 @@ def main() -> None:
 
 def _accuracy(recorded: dict[str, list[Timing]], seeds: int) -> None:
     print(f"\nPrediction of held-out requests from {LEARNED} executions, {seeds} draws\n")
-    print("| model | variant | load | held out | R2 | ceiling | knowing callers | MAPE | floor | P90 | batch only | bar |")
+    print(
+        "| model | variant | load | held out | R2 | ceiling | knowing callers | MAPE | floor | P90 | batch only | bar |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for family, rows in recorded.items():
         for a in accuracies(family, rows, seeds):

@@ -53,11 +53,13 @@ class Ours:
         self._decision: RoutingDecision | None = None
 
     def choose(self, request: Request, now: float) -> int:
+        """Return the index of the chosen variant."""
         context = RoutingContext(batch_size=request.batch, work=request.work)
         self._decision = self._engine.decide(context, now)
         return self._index[self._decision.target.name]
 
     def learn(self, latency_ms: float, now: float) -> None:
+        """Hear how long it took."""
         assert self._decision is not None
         self._engine.finish(self._decision, Outcome(Verdict.SUCCESS, latency_ms), now)
 
@@ -70,6 +72,7 @@ class RoundRobin:
         self._next = seed
 
     def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
+        """Return the index of the chosen variant."""
         self._next += 1
         return self._next % self._count
 
@@ -88,12 +91,14 @@ class LeastLatency:
         self._last = 0
 
     def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
+        """Return the index of the chosen variant."""
         count = len(self._means)
         explore = self._rng.random() < EXPLORE
         self._last = self._rng.randrange(count) if explore else min(range(count), key=self._means.__getitem__)
         return self._last
 
     def learn(self, latency_ms: float, now: float) -> None:  # noqa: ARG002
+        """Hear how long it took."""
         mean = self._means[self._last]
         self._means[self._last] = mean + self._RATE * (latency_ms - mean) if mean else latency_ms
 
@@ -110,13 +115,17 @@ class Bandit:
         self._chosen = (0, 1.0, "")
 
     def choose(self, request: Request, now: float) -> int:  # noqa: ARG002
-        shared = f"shared |s b{request.batch} l{request.length} s{request.batch}x{request.length} work:{log(request.work)}"
+        """Return the index of the chosen variant."""
+        shared = (
+            f"shared |s b{request.batch} l{request.length} s{request.batch}x{request.length} work:{log(request.work)}"
+        )
         shares = self._vw.predict(self._example(shared))
         index = self._rng.choices(range(len(shares)), shares)[0]
         self._chosen = index, shares[index], shared
         return index
 
     def learn(self, latency_ms: float, now: float) -> None:  # noqa: ARG002
+        """Hear how long it took."""
         index, share, shared = self._chosen
         lines = self._example(shared)
         lines[1 + index] = f"0:{log(latency_ms)}:{share} {lines[1 + index]}"

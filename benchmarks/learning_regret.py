@@ -56,9 +56,7 @@ class Costs:
                 cells[Request(row.batch, row.length, row.work), row.variant].append(row.latency_ms)
         self.variants = sorted({variant for _, variant in cells})
         self.requests = sorted({request for request, _ in cells})
-        self._samples = {
-            request: [cells[request, variant] for variant in self.variants] for request in self.requests
-        }
+        self._samples = {request: [cells[request, variant] for variant in self.variants] for request in self.requests}
         self._means = {request: [fmean(s) for s in samples] for request, samples in self._samples.items()}
         totals = [sum(self._means[r][i] for r in self.requests) for i in range(len(self.variants))]
         self.best = totals.index(min(totals))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from math import ceil, exp, log, log2
 
-CAPACITY = 24
+CAPACITY = 20
 """Most shapes that are kept; the least seen goes first."""
 SHRINK = 2.0
 """Observations of a shape that weigh as much as the law does."""

@@ -12,6 +12,8 @@ _LOWEST_MS = 0.02
 _GROWTH = 1.1
 _BUCKETS = 180
 """Up to 0.02 ms * 1.1**180, about 9 minutes; anything slower counts in the last bucket."""
+_FULL = 2**32 - 1
+"""Most that a bucket counts."""
 _LOG_GROWTH = log(_GROWTH)
 
 
@@ -21,14 +23,16 @@ class LatencyHistogram:
     __slots__ = ("_counts", "count", "total_ms")
 
     def __init__(self) -> None:
-        self._counts = array("Q", bytes(8 * _BUCKETS))
+        self._counts = array("I", bytes(4 * _BUCKETS))
         self.count = 0
         self.total_ms = 0.0
 
     def add(self, latency_ms: float) -> None:
         """Count one latency."""
         index = int(log(latency_ms / _LOWEST_MS) / _LOG_GROWTH) + 1 if latency_ms > _LOWEST_MS else 0
-        self._counts[min(index, _BUCKETS - 1)] += 1
+        index = min(index, _BUCKETS - 1)
+        if self._counts[index] < _FULL:
+            self._counts[index] += 1
         self.count += 1
         self.total_ms += latency_ms
 
@@ -47,7 +51,7 @@ class LatencyHistogram:
     def merge(self, other: LatencyHistogram) -> None:
         """Add another's counts."""
         for index, bucket in enumerate(other._counts):
-            self._counts[index] += bucket
+            self._counts[index] = min(_FULL, self._counts[index] + bucket)
         self.count += other.count
         self.total_ms += other.total_ms
 
@@ -64,7 +68,7 @@ class LatencyHistogram:
         for index, bucket in buckets:
             if not 0 <= index < _BUCKETS:
                 raise ValueError(f"there is no histogram bucket {index}, only 0 to {_BUCKETS - 1}")
-            self._counts[index] = bucket
+            self._counts[index] = min(_FULL, bucket)
         self.count = sum(self._counts)
         self.total_ms = total_ms
 

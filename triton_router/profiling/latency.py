@@ -23,6 +23,7 @@ from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, ShapeLaw, sa
 if TYPE_CHECKING:
     from triton_router.profiling.roofline import RooflinePrior
 
+
 class Load(NamedTuple):
     """What is in flight when a request is decided.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from math import exp, log
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from triton_router.profiling import state as stored
 from triton_router.profiling.drift import RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
@@ -12,6 +13,7 @@ from triton_router.profiling.latency import IDLE, LatencyModel, Load
 from triton_router.profiling.residuals import KEPT, Residuals
 from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS
 from triton_router.profiling.summary import LatencySummary
+from triton_router.profiling.validation import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +33,9 @@ _FAILURE_RATE = 0.05
 _METER_RATE = 0.1
 """Weight of the newest reading of a meter; larger while there are few."""
 _P90 = 0.9
+
+_MOST = 1e60
+_COUNTS = ("live", "paired", "judged", "within", "outcomes", "power_readings", "memory_readings")
 
 
 class TargetProfile:
@@ -53,6 +58,7 @@ class TargetProfile:
     __slots__ = (
         "_evidence",
         "_histogram",
+        "_judged",
         "_live",
         "_measured_ms",
         "_memory_readings",
@@ -63,7 +69,6 @@ class TargetProfile:
         "_predicted_ms",
         "_residuals",
         "_within",
-        "_judged",
         "drifts",
         "error_rate",
         "last_drift",
@@ -163,11 +168,11 @@ class TargetProfile:
         return Figure(self.power_w.value * alone_ms / 1000.0, self.power_w.source)
 
     def rows_per_second(self, work: float, rows: float = 1.0) -> float:
-        """Return how many rows of such requests the target serves in a second, one request after the other; 0.0 unknown."""
+        """Return rows served in a second by such requests, one after the other; 0.0 while nothing is known."""
         alone_ms = self._model.predict_alone(work, rows)
         return rows * 1000.0 / alone_ms if alone_ms > 0.0 else 0.0
 
-    def record_latency(
+    def record_latency(  # noqa: PLR0913, PLR0917 - one plain call for each answer: a record object would cost more
         self,
         latency_ms: float,
         work: float,
@@ -217,6 +222,71 @@ class TargetProfile:
         self._memory_readings += 1
         self.memory_mb = _measured(self.memory_mb, megabytes, self._memory_readings)
 
+    def state(self) -> dict[str, object]:
+        """Return everything that was learned, as JSON can carry it. The prior is not part of it."""
+        return {
+            "model": stored.model_state(self._model),
+            "residuals": stored.residuals_state(self._residuals),
+            "histogram": stored.histogram_state(self._histogram),
+            "counts": {name: getattr(self, "_" + name) for name in _COUNTS},
+            "evidence": self._evidence,
+            "predicted_ms": self._predicted_ms,
+            "measured_ms": self._measured_ms,
+            "error_rate": self.error_rate,
+            "power_w": stored.figure_state(self.power_w),
+            "memory_mb": stored.figure_state(self.memory_mb),
+            "drifts": self.drifts,
+            "last_drift": stored.drift_state(self.last_drift),
+        }
+
+    @classmethod
+    def from_state(cls, state: object, *, prior: RooflinePrior | None = None) -> Self:
+        """Return a profile as `state` described it.
+
+        Raises:
+            ValueError: The state is not one that a profile gives: what is wrong is named, and nothing is believed.
+        """
+        source = State(state, "profile")
+        profile = cls(prior=prior)
+        stored.restore_model(profile._model, source.part("model"))
+        profile._residuals = stored.restored_residuals(source, "residuals")
+        stored.restore_histogram(profile._histogram, source.part("histogram"))
+        counts = source.part("counts")
+        for name in _COUNTS:
+            setattr(profile, "_" + name, counts.count(name))
+        profile._evidence = source.number("evidence", 0.0, _MOST)
+        profile._predicted_ms = source.number("predicted_ms", 0.0, _MOST)
+        profile._measured_ms = source.number("measured_ms", 0.0, _MOST)
+        profile.error_rate = source.number("error_rate", 0.0, 1.0)
+        profile.power_w = stored.restored_figure(source.rows("power_w"), "profile.power_w")
+        profile.memory_mb = stored.restored_figure(source.rows("memory_mb"), "profile.memory_mb")
+        profile.drifts = source.count("drifts")
+        profile.last_drift = stored.restored_drift(source, "last_drift")
+        return profile
+
+    def merge(self, other: TargetProfile) -> None:
+        """Take in what another instance has learned of the same target, as if its answers had come here too.
+
+        Both must have learned from different answers: what they have in common would count twice.
+        """
+        self.error_rate = _mean(self.error_rate, self._outcomes, other.error_rate, other._outcomes)
+        self.power_w = _joined(self.power_w, self._power_readings, other.power_w, other._power_readings)
+        self.memory_mb = _joined(self.memory_mb, self._memory_readings, other.memory_mb, other._memory_readings)
+        self.last_drift = max(
+            (event for event in (self.last_drift, other.last_drift) if event),
+            key=lambda event: (event.observation, event),
+            default=None,
+        )
+        self.drifts += other.drifts
+        self._model.merge(other._model)
+        self._residuals.merge(other._residuals)
+        self._histogram.merge(other._histogram)
+        self._evidence += other._evidence
+        self._predicted_ms += other._predicted_ms
+        self._measured_ms += other._measured_ms
+        for name in _COUNTS:
+            setattr(self, "_" + name, getattr(self, "_" + name) + getattr(other, "_" + name))
+
     def summary(self) -> LatencySummary:
         """Return the figures that people and metrics see."""
         return LatencySummary(
@@ -263,3 +333,15 @@ def _measured(figure: Figure, reading: float, count: int) -> Figure:
         return Figure(reading, Source.MEASURED)
     rate = max(_METER_RATE, 1.0 / count)
     return Figure(figure.value + rate * (reading - figure.value), Source.MEASURED)
+
+
+def _mean(a: float, a_count: int, b: float, b_count: int) -> float:
+    return (a * a_count + b * b_count) / (a_count + b_count) if a_count + b_count else 0.0
+
+
+def _joined(a: Figure, a_count: int, b: Figure, b_count: int) -> Figure:
+    """Return the better known of two figures, or the mean of two measured ones."""
+    if a_count and b_count:
+        return Figure(_mean(a.value, a_count, b.value, b_count), Source.MEASURED)
+    order = (Source.UNKNOWN, Source.ESTIMATED, Source.MEASURED)
+    return max(a, b, key=lambda figure: (order.index(figure.source), figure.value))

@@ -8,8 +8,13 @@ p is the ratio of rank (n + 1) * p, interpolated, which covers p on average.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right, insort
 from math import exp, log
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KEPT = 64
 _GUESS = 0.5
@@ -30,10 +35,10 @@ class Residuals:
 
     __slots__ = ("_kept", "_sorted", "ring")
 
-    def __init__(self, ring: tuple[float, ...] = (), kept: int = KEPT) -> None:
+    def __init__(self, ring: Sequence[float] = (), kept: int = KEPT) -> None:
         self._kept = kept
         self.ring = list(ring[-kept:])
-        self._sorted = sorted(self.ring)
+        self._sorted = array("d", sorted(self.ring))
 
     @property
     def is_ready(self) -> bool:
@@ -51,7 +56,7 @@ class Residuals:
     def forget_last(self, count: int) -> None:
         """Drop the newest: they belonged to a change, not to the noise."""
         del self.ring[max(0, len(self.ring) - count) :]
-        self._sorted = sorted(self.ring)
+        self._sorted = array("d", sorted(self.ring))
 
     def miss_at(self, probability: float) -> float:
         """Return the log ratio that an answer stays below with ``probability`` (0..1)."""
@@ -83,8 +88,8 @@ class Residuals:
         kept_mine = mine[-take:]
         kept_theirs = theirs[-(kept - len(kept_mine)) :] if len(kept_mine) < kept else []
         aged = [(-age, miss) for ring in (kept_mine, kept_theirs) for age, miss in enumerate(reversed(ring))]
-        self.ring = [miss for _, miss in sorted(aged)]
-        self._sorted = sorted(self.ring)
+        self.ring = array("d", [miss for _, miss in sorted(aged)])
+        self._sorted = array("d", sorted(self.ring))
 
 
 def _guess(probability: float) -> float:

@@ -12,7 +12,6 @@ What holds: the law never falls where rows and work grow by the same factor, nor
 
 from __future__ import annotations
 
-from math import log
 from typing import TYPE_CHECKING
 
 from triton_router.profiling.cells import ShapeCells, key
