@@ -339,7 +339,7 @@ def _candidates(targets: Iterable[tuple[Target, TargetProfile]]) -> list[Candida
             target,
             profile,
             Health(),
-            devices.setdefault(target.backend, Device()),
+            devices.setdefault(target.device or target.backend, Device()),
             complexity_ms=profile.complexity_ms,
         )
         for target, profile in targets

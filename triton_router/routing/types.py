@@ -59,9 +59,11 @@ class Target:
         name: Unique within the routed model.
         model: Triton model that is called.
         version: Its version, or None for the one Triton's version policy serves.
-        backend: Where it runs; targets of one backend share its device.
+        backend: Where it runs.
         variant: How it was compiled.
         price_per_hour: What its device costs, in any currency, the same for all targets; 0 where nothing is paid.
+        device: Name of the device that it shares with others: a second GPU, another machine. Targets without one
+            share their backend's.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Target:
     backend: Backend = Backend.CPU
     variant: str = ""
     price_per_hour: float = 0.0
+    device: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.routing.types import Outcome, Verdict
 from triton_router.simulation.fleet import build_fleet
-from triton_router.simulation.scenario import ClosedLoop
 from triton_router.simulation.routers import routers_of
+from triton_router.simulation.scenario import ClosedLoop
 from triton_router.simulation.traffic import drawn_luck, requests_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triton_router.routing.types import RoutingDecision
-    from triton_router.simulation.contenders import Choice, Contender
+    from triton_router.simulation.contenders import Choice
     from triton_router.simulation.fleet import Fleet, SimulatedTarget
     from triton_router.simulation.scenario import Scenario
     from triton_router.simulation.traffic import Request

@@ -23,6 +23,7 @@ MOST_TARGETS = 100_000
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Curve = Annotated[Affine | Flat | Steps, Field(discriminator="kind")]
 
 
 def _backend(value: object) -> object:
@@ -56,7 +57,7 @@ class TargetSpec(Settings):
 
     name: _Name
     device: _Name
-    curve: Annotated[Affine | Flat | Steps, Field(discriminator="kind")]
+    curve: Curve
     noise: Annotated[float, Field(ge=0, le=2)] = 0.05
     tail: Tail = Tail(share=0.0, factor=1.0)
     measured: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=64)] = ()
