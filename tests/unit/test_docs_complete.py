@@ -14,7 +14,7 @@ from triton_router.config.router_config import RouterConfig
 from triton_router.repository.plan import TARGETS
 from triton_router.routing.policies import POLICIES
 from triton_router.serving.capabilities import FIRST_RELEASE
-from triton_router.telemetry.metrics import FAMILIES, MODEL_FAMILIES
+from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MODEL_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -62,7 +62,7 @@ def test_every_policy_has_a_row(policy: str) -> None:
     assert f"\n| `{policy}` |" in (DOCS / "router-yaml.md").read_text()
 
 
-@pytest.mark.parametrize("metric", sorted({family.name for family in (*FAMILIES, *MODEL_FAMILIES)}))
+@pytest.mark.parametrize("metric", sorted({family.name for family in (*FAMILIES, *MODEL_FAMILIES, *MERGING_FAMILIES)}))
 def test_every_metric_has_a_row(metric: str) -> None:
     """Each metric begins a row of the table in docs/metrics.md."""
     assert f"\n| `{metric}` |" in (DOCS / "metrics.md").read_text()

@@ -79,6 +79,8 @@ def _add(snapshot: Snapshot, targets: Sequence[TargetConfig], profiles: dict[str
             left.append(f"target {settings.name!r} is another model now than when this was learned")
             continue
         profile = _profile(snapshot, settings.name)
+        if not profile.is_proven:  # nothing was learned; a fresh one knows as much, and what was declared since
+            continue
         if settings.name in profiles:
             profiles[settings.name].merge(profile)
         else:

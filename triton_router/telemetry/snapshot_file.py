@@ -28,6 +28,7 @@ MAX_BYTES = 8 << 20
 """256 targets, the most that a routed model has, at four times what a profile takes."""
 FILE_MODE = 0o600
 
+_Pair = Annotated[tuple[int, float], Field(strict=False)]
 _ShortText = Annotated[str, Field(max_length=512)]
 
 
@@ -46,7 +47,7 @@ class TargetIdentity(_Part):
     version: int | None
     backend: _ShortText
     variant: _ShortText
-    measured: Annotated[tuple[tuple[int, float], ...], Field(max_length=64, strict=False)]
+    measured: Annotated[tuple[_Pair, ...], Field(max_length=64, strict=False)]
 
 
 class TargetState(_Part):

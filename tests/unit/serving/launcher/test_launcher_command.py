@@ -11,6 +11,7 @@ from triton_router.serving.launcher.endpoints import Endpoint, endpoints_of
 from triton_router.serving.launcher.find import Installation
 from triton_router.serving.launcher.options import ServeOptions
 from triton_router.serving.launcher.python_runtime import PythonRuntime
+from triton_router.serving.overrides import HEADER_PATTERN
 
 SERVER = Path("/server/bin/tritonserver")
 
@@ -34,6 +35,8 @@ def test_every_choice_becomes_a_flag() -> None:
         "--http-port=1",
         "--grpc-port=2",
         "--metrics-port=3",
+        f"--http-header-forward-pattern={HEADER_PATTERN}",
+        f"--grpc-header-forward-pattern={HEADER_PATTERN}",
         "--backend-config=python,thread-pool-size=64",
         "--backend-config=python,shm-growth-byte-size=16777216",
     }
@@ -52,6 +55,7 @@ def test_models_are_named_only_in_explicit_mode() -> None:
         (("--http-port", "9"), "--http-port=8000"),
         (("--backend-config=python,thread-pool-size=7",), "--backend-config=python,thread-pool-size=64"),
         (("--model-control-mode=poll",), "--model-control-mode=none"),
+        (("--http-header-forward-pattern=x-.*",), f"--http-header-forward-pattern={HEADER_PATTERN}"),
     ],
 )
 def test_a_users_flag_replaces_ours_and_stands_once(given: tuple[str, ...], replaced: str) -> None:
@@ -87,6 +91,11 @@ def test_this_python_and_the_servers_libraries_come_first() -> None:
         "LD_LIBRARY_PATH": "/libs:/python/lib:/own",
         "KEPT": "1",
     }
+    # One server's state directory is none of the next one's, which may serve other models.
+    inherited = {**base, "TRITON_ROUTER_STATE_DIR": "/old"}
+    assert "TRITON_ROUTER_STATE_DIR" not in command.environment(installation, python, inherited)
+    kept = command.environment(installation, python, inherited, state=Path("/new"))
+    assert kept["TRITON_ROUTER_STATE_DIR"] == "/new"
 
 
 @pytest.mark.parametrize(("instances", "expected"), [(0, 128), (1, 128), (32, 128), (64, 64), (1000, 32)])
