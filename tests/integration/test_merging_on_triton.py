@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from tritonclient.utils import InferenceServerException
 
 from triton_router.serving.status_socket import read_statuses
+from triton_router.telemetry.metrics import INTERVAL_S
 from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
@@ -153,6 +155,14 @@ def counts(server: TritonServer, model: str) -> dict[str, int]:
         time.sleep(0.02)
 
 
+def metric(server: TritonServer, name: str) -> float:
+    """Return a metric of the routed model in front of "plain"."""
+    with urllib.request.urlopen(server.metrics_url) as response:
+        lines = response.read().decode().splitlines()
+    (line,) = [line for line in lines if line.startswith(name) and 'model="routed-plain"' in line]
+    return float(line.rsplit(" ", 1)[1])
+
+
 @pytest.mark.parametrize("sibling", ["plain", "batched", "two"])
 def test_every_answer_is_the_direct_one(server: TritonServer, sibling: str) -> None:
     """Whatever 32 clients send at once, each gets, bit for bit, what the target itself answers to it."""
@@ -182,6 +192,11 @@ def test_waiting_requests_share_executions(server: TritonServer) -> None:
     rows, runs = statistics(server, "plain")
     assert rows - rows_before == 512
     assert runs - runs_before < 512 / 3
+    time.sleep(2 * INTERVAL_S)
+    merged_calls, merged_requests = (
+        metric(server, f"triton_router_merged_{what}_total") for what in ("calls", "requests")
+    )
+    assert merged_requests > 3 * merged_calls > 0
 
 
 def test_rows_that_depend_on_each_other_end_merging(server: TritonServer) -> None:

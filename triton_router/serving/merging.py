@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from triton_router.routing.types import Target
     from triton_router.serving.answering import Answering, Call
-    from triton_router.serving.call_lane import CallCounts, CallLane
+    from triton_router.serving.call_lane import CallLane
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import Response, StubModule
@@ -127,9 +127,17 @@ class Merging:
         self._warn = warn
         self._clock = clock
 
-    def counts(self) -> dict[str, CallCounts]:
-        """Return what went through each lane so far, by name of the target."""
-        return {name: lane.counts() for name, lane in self._lanes.items()}
+    def counts(self) -> dict[str, dict[str, float]]:
+        """Return what was merged so far, by target and then by metric."""
+        counts = {name: lane.counts() for name, lane in self._lanes.items()}
+        return {
+            name: {
+                "triton_router_merged_calls_total": count.merged_calls,
+                "triton_router_merged_requests_total": count.merged_requests,
+                "triton_router_split_calls_total": count.split_calls,
+            }
+            for name, count in counts.items()
+        }
 
     def take(self, call: Call) -> bool:
         """Have a request served once its target is free; False if it has to go its own way."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from triton_router.profiling.figures import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from triton_router.routing.snapshot import TargetSnapshot
 
@@ -121,7 +121,7 @@ FAMILIES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """One metric family of a routed model as a whole, a counter: its only label is ``model``."""
+    """One metric family, a counter, of a routed model as a whole or of its merging, which has the label ``target``."""
 
     name: str
     description: str
@@ -135,6 +135,13 @@ MODEL_FAMILIES = (
 )
 """Every metric of a routed model; docs/metrics.md describes each."""
 
+MERGING_FAMILIES = (
+    ModelFamily("triton_router_merged_calls_total", "Calls that carried several requests to the target"),
+    ModelFamily("triton_router_merged_requests_total", "Requests that those calls carried"),
+    ModelFamily("triton_router_split_calls_total", "Those calls that failed, so that their requests went out apart"),
+)
+"""Every metric of a target that takes merged calls; docs/metrics.md describes each."""
+
 
 class MetricsFlusher:
     """Publishes one routed model's snapshots until closed.
@@ -144,6 +151,7 @@ class MetricsFlusher:
         model: Name of the routed model, the ``model`` label.
         snapshot: Returns the current state of every target.
         counts: Returns the counts of the whole model, by the names of `MODEL_FAMILIES`; those it leaves out are 0.
+        merged: Returns the counts of each target that takes merged calls, by the names of `MERGING_FAMILIES`.
         observe: Is shown every state.
     """
 
@@ -154,12 +162,14 @@ class MetricsFlusher:
         snapshot: Callable[[], Sequence[TargetSnapshot]],
         *,
         counts: Callable[[], Mapping[str, float]] = dict[str, float],
+        merged: Callable[[], Mapping[str, Mapping[str, float]]] = dict[str, dict[str, float]],
         observe: Callable[[Sequence[TargetSnapshot]], None] = lambda _: None,
     ) -> None:
         self._stub = stub
         self._model = model
         self._snapshot = snapshot
         self._counts = counts
+        self._merged = merged
         self._observe = observe
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
@@ -182,7 +192,9 @@ class MetricsFlusher:
                 targets = self._snapshot()
                 self._observe(targets)
                 published.update(targets)
-                published.update_counts(self._counts())
+                published.update_counts(MODEL_FAMILIES, self._counts())
+                for target, counts in self._merged().items():
+                    published.update_counts(MERGING_FAMILIES, counts, target=target)
             except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
                 traceback.print_exc()
             if last:
@@ -197,7 +209,7 @@ class _Published:
         self._model = model
         self._families: dict[str, Any] = {}
         self._series: dict[tuple[str, int], tuple[Any, float]] = {}
-        self._counted: dict[str, tuple[Any, float]] = {}
+        self._counted: dict[tuple[str, str], tuple[Any, float]] = {}
 
     def update(self, targets: Sequence[TargetSnapshot]) -> None:
         """Publish what changed since the last time."""
@@ -205,23 +217,25 @@ class _Published:
             for index, family in enumerate(FAMILIES):
                 self._update_one(target, index, family)
 
-    def update_counts(self, counts: Mapping[str, float]) -> None:
-        """Publish what changed of the whole model."""
-        for family in MODEL_FAMILIES:
+    def update_counts(self, families: Iterable[ModelFamily], counts: Mapping[str, float], *, target: str = "") -> None:
+        """Publish what changed of the whole model, or of one target's merging."""
+        for family in families:
             value = float(counts.get(family.name, 0.0))
-            if family.name not in self._counted:
-                self._counted[family.name] = (self._count(family), 0.0)
-            metric, shown = self._counted[family.name]
+            key = (family.name, target)
+            if key not in self._counted:
+                self._counted[key] = (self._count(family, target), 0.0)
+            metric, shown = self._counted[key]
             if value != shown:
                 metric.increment(value - shown)
-            self._counted[family.name] = (metric, value)
+            self._counted[key] = (metric, value)
 
-    def _count(self, family: ModelFamily) -> Any:
-        made = self._stub.MetricFamily(
-            name=family.name, description=family.description, kind=self._stub.MetricFamily.COUNTER
-        )
-        self._families[family.name] = made
-        return made.Metric(labels={"model": self._model})
+    def _count(self, family: ModelFamily, target: str) -> Any:
+        if family.name not in self._families:
+            self._families[family.name] = self._stub.MetricFamily(
+                name=family.name, description=family.description, kind=self._stub.MetricFamily.COUNTER
+            )
+        labels = {"model": self._model, "target": target} if target else {"model": self._model}
+        return self._families[family.name].Metric(labels=labels)
 
     def _update_one(self, target: TargetSnapshot, index: int, family: Family) -> None:
         key = (target.target.name, index)

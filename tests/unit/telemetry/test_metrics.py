@@ -9,7 +9,7 @@ from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
-from triton_router.telemetry.metrics import FAMILIES, MetricsFlusher
+from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MetricsFlusher
 from triton_router.testing.fake_stub import FakeStub
 
 
@@ -35,3 +35,21 @@ def test_counts_are_published_once_each() -> None:
     assert abs(shown["triton_router_latency_seconds_total", None] - 0.010) < 1e-9
     assert {name for name, _ in shown} == {family.name for family in FAMILIES}
     assert all(dict(labels)["model"] == "routed" for _, labels in stub.metrics)
+
+
+def test_merging_is_counted_by_target() -> None:
+    """What was merged at each target is published under its name, and only for targets that merge."""
+    stub: Any = FakeStub(lambda _: None)
+    merged = {"a": {"triton_router_merged_calls_total": 2, "triton_router_merged_requests_total": 9}, "b": {}}
+    flusher = MetricsFlusher(stub, "routed", list, merged=lambda: merged)
+    flusher.start()
+    flusher.close()
+    shown = {
+        (name, dict(labels)["target"]): metric.value
+        for (name, labels), metric in stub.metrics.items()
+        if "target" in dict(labels)
+    }
+    names = {family.name for family in MERGING_FAMILIES}
+    assert set(shown) == {(name, target) for name in names for target in "ab"}
+    assert shown["triton_router_merged_requests_total", "a"] == 9
+    assert shown["triton_router_merged_requests_total", "b"] == 0
