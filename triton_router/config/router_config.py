@@ -174,7 +174,7 @@ class RouterConfig(RoutingSettings):
     policy: PolicyValue | None = None
     default_policy: PolicyValue = PolicySettings(name="latency")
     router_config: RouterSwitches = UNSWITCHED
-    mirror: Annotated[Share, Field(le=MAX_MIRROR)] = 0.0
+    mirror: Annotated[Share, Field(le=MAX_MIRROR)] = 0.005
     streaming: bool = False
     dispatch: DispatchConfig = DispatchConfig()
     decision_log: DecisionLogConfig | None = None
@@ -188,8 +188,8 @@ class RouterConfig(RoutingSettings):
 
     @property
     def mirror_share(self) -> float:
-        """Time for copies of requests, sent to learn from, as a share of serving time."""
-        return self.mirror
+        """Time for copies of requests, sent to learn from, as a share of serving time; streams are not copied."""
+        return 0.0 if self.streaming else self.mirror
 
     @model_validator(mode="after")
     def _one_policy(self) -> Self:

@@ -114,6 +114,7 @@ class RoutingEngine:
                         candidate.health.failed(now)
                 case Verdict.CANCELLED:
                     candidate.cancelled += 1
+                    candidate.needs_live_try |= decision.reason == "mirror"
 
     def mirror(self, decision: RoutingDecision) -> RoutingDecision | None:
         """Choose a target for a copy of a decided request, to learn from, if the budget allows; usually None.

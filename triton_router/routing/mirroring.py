@@ -22,17 +22,19 @@ class MirrorBudget:
         share: That share; 0 for no copies at all.
     """
 
-    __slots__ = ("_saved_ms", "share", "under_way")
+    __slots__ = ("_saved_ms", "_wanted_ms", "share", "under_way")
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share
         self._saved_ms = 0.0
+        # What the last copy that was too dear would have cost: until that is saved, no request needs to ask again.
+        self._wanted_ms = 0.0
         self.under_way = False
 
     @property
     def is_open(self) -> bool:
         """Whether a copy may be sent."""
-        return self._saved_ms > 0.0 and self.share > 0.0 and not self.under_way
+        return self._saved_ms > self._wanted_ms and self.share > 0.0 and not self.under_way
 
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
@@ -46,6 +48,7 @@ class MirrorBudget:
         """Note that it is back, and pay for it."""
         self.under_way = False
         self._saved_ms -= took_ms
+        self._wanted_ms = 0.0
 
     def choose(self, candidates: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
         """Return the candidate to learn about: idle, and not measured for longest; None if it costs too much now.
@@ -58,4 +61,7 @@ class MirrorBudget:
             return None
         oldest = min(idle, key=lambda c: c.measured_at)
         price = oldest.profile.predict_alone(work, rows)
-        return oldest if price <= self._saved_ms and price < _MOST_SAVED_MS else None
+        if price <= self._saved_ms:
+            return oldest
+        self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
+        return None

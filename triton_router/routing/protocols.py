@@ -59,6 +59,7 @@ class Candidate:
         work_in_flight: The sum of their work.
         weight: What its score is multiplied with, in [0, 1], by the rules in force.
         is_preferred: Whether the rules in force prefer its backend.
+        needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
         complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
         confidence: Trust in its predictions, 0 to 1, as last learned.
         measured_at: When it was last measured, in monotonic seconds.
@@ -77,6 +78,7 @@ class Candidate:
     work_in_flight: float = 0.0
     weight: float = 1.0
     is_preferred: bool = False
+    needs_live_try: bool = False
     complexity_ms: float = 0.0
     confidence: float = 0.0
     measured_at: float = float("-inf")

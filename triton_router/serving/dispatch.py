@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.inline_gate import InlineGate
     from triton_router.serving.merging import Merging
+    from triton_router.serving.mirrors import Mirrors
     from triton_router.serving.stub import Request, Response, ResponseSender
 
 
@@ -33,16 +34,18 @@ class Dispatcher:
         forwarder: Tells the engine what is asked.
         answering: Sees to answers and outcomes.
         merging: Serves the targets that take merged calls.
+        mirrors: Sends copies to other targets, to learn from.
         gate: Says when no thread is needed.
         clock: Monotonic seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a request's way
         self,
         engine: RoutingEngine,
         forwarder: Forwarder,
         answering: Answering,
         merging: Merging,
+        mirrors: Mirrors,
         gate: InlineGate,
         *,
         clock: Callable[[], float],
@@ -51,6 +54,7 @@ class Dispatcher:
         self._forwarder = forwarder
         self._answering = answering
         self._merging = merging
+        self._mirrors = mirrors
         self._gate = gate
         self._clock = clock
         self._lanes: SequenceLanes[Call] = SequenceLanes()
@@ -71,6 +75,10 @@ class Dispatcher:
             self._take(request)
         return None
 
+    def merged_counts(self) -> dict[str, dict[str, float]]:
+        """Return what was merged so far, by target and then by metric."""
+        return self._merging.counts()
+
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
         self._answering.close()
@@ -87,6 +95,7 @@ class Dispatcher:
         if call.explanation is not None or not self._gate.is_short(call.decision.expected_latency_ms):
             self._take(request, call)
             return None
+        self._mirrors.take(call)
         verdict, response = self._answering.attempt(call)
         self._answering.finish(call, verdict, self._clock())
         return response
@@ -100,6 +109,7 @@ class Dispatcher:
                 self._take_in_sequence(request, sender, correlation_id)
                 return
             decided = (call or self._decided(request))._replace(sender=sender)
+            self._mirrors.take(decided)
             if decided.explanation is not None or not self._merging.take(decided):
                 self._answering.hand_over(decided, lambda: self._answering.serve(decided))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it

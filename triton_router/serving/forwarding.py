@@ -114,6 +114,21 @@ class Forwarder:
             parameters=_forwardable(text) if len(text) > len("{}") else None,
         )
 
+    def copy_for(self, target: Target, request: Request, inputs: Sequence[Tensor]) -> BlsRequest:
+        """Return a request for ``target`` like a client's, which may outlive that: its own inputs, no id, no span.
+
+        Raises:
+            RequestError: As for `request_for`.
+        """
+        text = request.parameters()
+        return self._stub.InferenceRequest(
+            model_name=target.model,
+            model_version=target.version or _LATEST,
+            requested_output_names=list(request.requested_output_names()),
+            inputs=inputs,
+            parameters=_forwardable(text) if len(text) > len("{}") else None,
+        )
+
     def _rewritten(self, target: Target, request: Request) -> BlsRequest:
         text = request.parameters()
         return self._stub.InferenceRequest(

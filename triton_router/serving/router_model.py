@@ -20,16 +20,22 @@ from triton_router.config.configured_engine import configured_engine
 from triton_router.config.cycles import refuse_cycle, router_cycle
 from triton_router.config.router_config import ROUTER_FILE, RouterConfig, load_router_config
 from triton_router.errors import ConfigError
+from triton_router.hardware.calibration import read_calibration
 from triton_router.hardware.machine import machine_name
+from triton_router.hardware.power import readers
+from triton_router.hardware.power_sampling import PowerSampling
 from triton_router.serving.answering import Answering
 from triton_router.serving.call_lane import CallLane
+from triton_router.serving.capabilities import has_response_parameters
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.live_status import live_status
 from triton_router.serving.merging import MergedCalls, Merging
+from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
 from triton_router.serving.status_socket import StatusSocket
+from triton_router.serving.target_priors import target_priors
 from triton_router.serving.worker_pool import WorkerPool
 from triton_router.telemetry.drift_log import DriftLog
 from triton_router.telemetry.metrics import MetricsFlusher
@@ -39,6 +45,7 @@ from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirecto
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triton_router.hardware.calibration import Calibration
     from triton_router.routing.engine import RoutingEngine
     from triton_router.serving.stub import Request, Response, StubModule
 
@@ -65,7 +72,8 @@ class TritonPythonModel:
         name = args["model_name"]
         self._keeper = _keeper(stub, name, config)
         learned = self._keeper.inherited() if self._keeper else {}
-        engine = configured_engine(config, name, learned, rng=random.random)
+        priors = target_priors(directory, config.targets, _calibration())
+        engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
         self._dispatcher = _dispatcher(stub, engine, config, model_config)
         if config.streaming:
             stub.Logger.log_warn(
@@ -77,11 +85,15 @@ class TritonPythonModel:
             name,
             lambda: engine.snapshot(time.monotonic()),
             counts=self._counts,
+            merged=self._dispatcher.merged_counts,
             observe=DriftLog(name, stub.Logger.log_warn).observe,
         )
         self._status = StatusSocket(
-            lambda: live_status(name, config.policy, engine.snapshot(time.monotonic()), self._parts())
+            lambda: live_status(name, config.policy_for(name).name, engine.snapshot(time.monotonic()), self._parts())
         )
+        backends = frozenset(settings.backend for settings in config.targets)
+        self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
+        self._power.start()
         if self._keeper:
             self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
         self._metrics.start()
@@ -98,6 +110,7 @@ class TritonPythonModel:
         """Stop, once Triton has seen every request answered."""
         self._dispatcher.close()
         self._status.close()
+        self._power.close()
         if self._keeper:
             self._keeper.close()
         self._metrics.close()
@@ -106,17 +119,28 @@ class TritonPythonModel:
         return {"triton_router_snapshot_errors_total": self._keeper.errors} if self._keeper else {}
 
     def _parts(self) -> dict[str, object]:
-        return {"state": self._keeper.status() if self._keeper else None}
+        return {"state": self._keeper.status() if self._keeper else None, "power": self._power.status()}
+
+
+def _state_place() -> Path | None:
+    """Return the server's state directory: the one thing that is read from the environment."""
+    place = os.environ.get(STATE_VARIABLE, "")
+    return Path(place) if place else None
+
+
+def _calibration() -> Calibration | None:
+    place = _state_place()
+    return read_calibration(place, machine_name()) if place is not None else None
 
 
 def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper | None:
     """Return what keeps the learned on disk; None where there is no place for it, or it is not wanted."""
-    place = os.environ.get(STATE_VARIABLE, "")
-    if not place or not config.state.keep:
+    place = _state_place()
+    if place is None or not config.state.keep:
         return None
     instance = socket.gethostname()
     return SnapshotKeeper(
-        StateDirectory(Path(place), name, instance),
+        StateDirectory(place, name, instance),
         config.targets,
         machine_name(),
         (name, instance),
@@ -128,7 +152,8 @@ def _dispatcher(
     stub: StubModule, engine: RoutingEngine, config: RouterConfig, model_config: dict[str, Any]
 ) -> Dispatcher:
     max_batch_size = model_config["max_batch_size"]
-    forwarder = Forwarder(stub, batched=max_batch_size > 0)
+    explains = has_response_parameters(stub) and not config.streaming
+    forwarder = Forwarder(stub, batched=max_batch_size > 0, explains=explains)
     relay = Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic)
     pool = WorkerPool(config.dispatch.max_concurrency, name="dispatch")
     answering = Answering(engine, relay, pool, clock=time.monotonic)
@@ -139,8 +164,9 @@ def _dispatcher(
         stub.Logger.log_warn,
         clock=time.monotonic,
     )
+    mirrors = Mirrors(stub, engine, forwarder, relay, pool, clock=time.monotonic)
     gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
-    return Dispatcher(engine, forwarder, answering, merging, gate, clock=time.monotonic)
+    return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 
 
 def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:

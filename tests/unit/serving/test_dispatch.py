@@ -19,6 +19,7 @@ from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.merging import MergedCalls, Merging
+from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
 from triton_router.serving.worker_pool import WorkerPool
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
@@ -46,8 +47,11 @@ class Rig:
         relay = Relay(stub, forwarder, streaming=streaming, clock=time.monotonic)
         answering = Answering(self.engine, relay, WorkerPool(8, name="test"), clock=time.monotonic)
         merging = Merging({}, MergedCalls(stub, forwarder, relay), answering, print, clock=time.monotonic)
+        self.mirrors = Mirrors(stub, self.engine, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
         gate = InlineGate(enabled=inline)
-        self.dispatcher = Dispatcher(self.engine, forwarder, answering, merging, gate, clock=time.monotonic)
+        self.dispatcher = Dispatcher(
+            self.engine, forwarder, answering, merging, self.mirrors, gate, clock=time.monotonic
+        )
 
     def answered(self, *requests: FakeRequest) -> list[list[tuple[Any, int]]]:
         """Execute the requests and return their answers once all have had their last."""

@@ -23,6 +23,7 @@ from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.merging import MAX_STRINGS, MergedCalls, Merging
+from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
 from triton_router.serving.worker_pool import WorkerPool
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
@@ -57,9 +58,9 @@ class Rig:
         merging = Merging(
             {"t": self.lane}, MergedCalls(stub, forwarder, relay), answering, self.warnings.append, clock=time.monotonic
         )
-        self.dispatcher = Dispatcher(
-            self.engine, forwarder, answering, merging, InlineGate(enabled=False), clock=time.monotonic
-        )
+        mirrors = Mirrors(stub, self.engine, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
+        gate = InlineGate(enabled=False)
+        self.dispatcher = Dispatcher(self.engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 
     def answered(self, *requests: FakeRequest) -> list[Any]:
         """Execute the requests, of which the first goes out alone and the rest wait, and return their answers."""

@@ -1,0 +1,97 @@
+"""Sends copies of requests to other targets, to learn from; nobody waits for their answers, which are dropped.
+
+The engine says when and where (`RoutingEngine.mirror`). The copy is complete before the request itself is served: once
+a request is answered, nothing may be asked of it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from triton_router.routing.types import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from triton_router.routing.engine import RoutingEngine
+    from triton_router.routing.types import RoutingDecision
+    from triton_router.serving.answering import Call
+    from triton_router.serving.forwarding import Forwarder
+    from triton_router.serving.relay import Relay
+    from triton_router.serving.stub import BlsRequest, StubModule
+    from triton_router.serving.worker_pool import WorkerPool
+
+MAX_BYTES = 1 << 20
+"""Inputs of a request that may be copied: a larger copy would be felt by the request itself."""
+MAX_STRINGS = 64
+"""Likewise elements of a BYTES tensor, each of which costs a microsecond."""
+
+
+class Mirrors:
+    """Mirrors the requests of one routed model. `take` is for the thread that takes requests; it never raises.
+
+    Args:
+        stub: The Python backend's module.
+        engine: Says which request is copied and to which target.
+        forwarder: Writes the copy.
+        relay: Judges the answer.
+        pool: Where copies run.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        stub: StubModule,
+        engine: RoutingEngine,
+        forwarder: Forwarder,
+        relay: Relay,
+        pool: WorkerPool,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._stub = stub
+        self._engine = engine
+        self._forwarder = forwarder
+        self._relay = relay
+        self._pool = pool
+        self._clock = clock
+
+    def take(self, call: Call) -> None:
+        """Send a copy of a decided request on its way, if one is due."""
+        decision = self._engine.mirror(call.decision)
+        if decision is None:
+            return
+        try:
+            copy = self._copied(call, decision)
+            if copy is not None:
+                self._pool.submit(lambda: self._run(copy, decision))
+                return
+        except Exception:  # noqa: BLE001, S110 - what cannot be read or started is not mirrored
+            pass
+        # Paid for as if it had run: the next request like it would be looked at in vain just as well.
+        self._engine.finish(decision, Outcome(Verdict.CANCELLED, decision.alone_ms), self._clock())
+
+    def _copied(self, call: Call, decision: RoutingDecision) -> BlsRequest | None:
+        """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
+        inputs = call.request.inputs()
+        if not all(tensor.is_cpu() for tensor in inputs):
+            return None
+        arrays = [tensor.as_numpy() for tensor in inputs]
+        if sum(array.nbytes for array in arrays) > MAX_BYTES:
+            return None
+        if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays):
+            return None
+        tensors = [self._stub.Tensor(tensor.name(), array.copy()) for tensor, array in zip(inputs, arrays, strict=True)]
+        return self._forwarder.copy_for(decision.target, call.request, tensors)
+
+    def _run(self, copy: BlsRequest, decision: RoutingDecision) -> None:
+        begun_at = self._clock()
+        verdict = Verdict.CANCELLED
+        try:
+            verdict, _ = self._relay.relayed(copy.exec())
+        except Exception:  # noqa: BLE001 - nobody waits for it; the server's log shows it
+            traceback.print_exc()
+        finally:
+            ended_at = self._clock()
+            self._engine.finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)
