@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from triton_router.config.router_config import RouterConfig, TargetConfig
+    from triton_router.profiling.roofline import RooflinePrior
+
+_NO_PRIORS: Mapping[str, RooflinePrior] = {}
 
 
 def configured_engine(
-    config: RouterConfig, model: str, learned: Mapping[str, TargetProfile], *, rng: Callable[[], float]
+    config: RouterConfig,
+    model: str,
+    learned: Mapping[str, TargetProfile],
+    *,
+    rng: Callable[[], float],
+    priors: Mapping[str, RooflinePrior] = _NO_PRIORS,
 ) -> RoutingEngine:
     """Return the engine of a routed model.
 
@@ -27,8 +35,15 @@ def configured_engine(
         model: Its name.
         learned: Profiles by target; the others begin with what was measured at build time.
         rng: Uniform numbers in [0, 1).
+        priors: What to expect of targets that nobody has measured.
     """
-    targets = [(target_of(settings), _profile(config, settings, learned)) for settings in config.targets]
+    profiles = {
+        settings.name: learned.get(settings.name) or _fresh(settings, priors.get(settings.name))
+        for settings in config.targets
+    }
+    targets = [
+        (target_of(settings), _configured(profiles[settings.name], config, settings)) for settings in config.targets
+    ]
     policy, rules = routing_of(config, model)
     split = next((split for split in splits_of(config) if split.covers(model)), None)
     if split:
@@ -48,11 +63,12 @@ def target_of(settings: TargetConfig) -> Target:
     )
 
 
-def _profile(config: RouterConfig, settings: TargetConfig, learned: Mapping[str, TargetProfile]) -> TargetProfile:
-    profile = learned.get(settings.name)
-    if profile is None:
-        measured = ((point.work, point.latency_ms) for point in settings.measured_latency)
-        profile = TargetProfile(measured, history=config.router_config.profile_history_size)
+def _fresh(settings: TargetConfig, prior: RooflinePrior | None) -> TargetProfile:
+    return TargetProfile(((point.work, point.latency_ms) for point in settings.measured_latency), prior=prior)
+
+
+def _configured(profile: TargetProfile, config: RouterConfig, settings: TargetConfig) -> TargetProfile:
+    profile.remember(config.router_config.profile_history_size)
     # What was declared may have been edited since the profile was written down; what was measured counts.
     if profile.power_w.source is not Source.MEASURED:
         profile.power_w = _declared(settings.power_w)

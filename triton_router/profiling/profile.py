@@ -10,7 +10,7 @@ from triton_router.profiling.drift import RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
 from triton_router.profiling.latency import IDLE, LatencyModel, Load
-from triton_router.profiling.residuals import KEPT, Residuals
+from triton_router.profiling.residuals import Residuals
 from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS
 from triton_router.profiling.summary import LatencySummary
 from triton_router.profiling.validation import State
@@ -47,7 +47,6 @@ class TargetProfile:
         prior: What to expect while nothing is measured; it fades with evidence too.
         power_w: The power that is declared for the target while it works.
         memory_mb: The memory that is declared for it.
-        history: Of how many of the latest answers it remembers how far off their predictions were.
 
     Attributes:
         error_rate: Recent share of outcomes that were the target's failures, 0..1.
@@ -83,11 +82,10 @@ class TargetProfile:
         prior: RooflinePrior | None = None,
         power_w: Figure = UNKNOWN_FIGURE,
         memory_mb: Figure = UNKNOWN_FIGURE,
-        history: int = KEPT,
     ) -> None:
         self._model = LatencyModel(prior)
         self._histogram = LatencyHistogram()
-        self._residuals = Residuals(kept=history)
+        self._residuals = Residuals()
         self._live = 0
         self._evidence = 0.0
         self._paired = 0
@@ -121,6 +119,10 @@ class TargetProfile:
         """What the prior expects of one row, in milliseconds, whatever was measured since; 0.0 without a prior."""
         prior = self._model.prior
         return prior.latency_ms(max(prior.elements, 1.0), 1.0) if prior else 0.0
+
+    def remember(self, answers: int) -> None:
+        """Let quantiles rest on how far off the predictions of so many of the latest answers were."""
+        self._residuals.resize(answers)
 
     @property
     def observations(self) -> int:

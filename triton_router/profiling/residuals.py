@@ -37,7 +37,7 @@ class Residuals:
 
     def __init__(self, ring: Sequence[float] = (), kept: int = KEPT) -> None:
         self._kept = kept
-        self.ring = list(ring[-kept:])
+        self.ring = array("d", ring[-kept:])
         self._sorted = array("d", sorted(self.ring))
 
     @property
@@ -52,6 +52,12 @@ class Residuals:
         insort(self._sorted, miss)
         if len(self.ring) > self._kept:
             del self._sorted[bisect_left(self._sorted, self.ring.pop(0))]
+
+    def resize(self, kept: int) -> None:
+        """Keep this many from now on."""
+        self._kept = kept
+        self.ring = self.ring[-kept:]
+        self._sorted = sorted(self.ring)
 
     def forget_last(self, count: int) -> None:
         """Drop the newest: they belonged to a change, not to the noise."""
