@@ -86,12 +86,17 @@ def run(args: argparse.Namespace) -> int:
     from triton_router.cli import explain_report, output
     from triton_router.config.configured_engine import configured_engine
     from triton_router.config.router_config import ROUTER_FILE, load_router_config
+    from triton_router.hardware.calibration import read_calibration
+    from triton_router.hardware.machine import machine_name
     from triton_router.serving.explanation_json import as_json
+    from triton_router.serving.target_priors import target_priors
 
     config = load_router_config(args.repository / args.model / ROUTER_FILE)
     evidence = _evidence(args, config)
     context, notes = _context(args, config)
-    engine = configured_engine(config, args.model, evidence.profiles, rng=lambda: 0.5)
+    calibration = read_calibration(_state_place(args), machine_name())
+    priors = target_priors(args.repository / args.model, config.targets, calibration)
+    engine = configured_engine(config, args.model, evidence.profiles, rng=lambda: 0.5, priors=priors)
     explanation = engine.explain(context, _WAITS_NOTHING)
     basis = explain_report.basis(evidence.snapshots, evidence.profiles, time.time())
     if args.json:
@@ -116,7 +121,6 @@ def _evidence(args: argparse.Namespace, config: RouterConfig) -> Evidence:
     import socket
 
     from triton_router.hardware.machine import machine_name
-    from triton_router.serving.launcher.state_place import default_state_directory
     from triton_router.telemetry.inheritance import inherit, profiles_in
     from triton_router.telemetry.snapshot_file import read_snapshot
     from triton_router.telemetry.state_directory import StateDirectory
@@ -127,12 +131,18 @@ def _evidence(args: argparse.Namespace, config: RouterConfig) -> Evidence:
         for snapshot in snapshots:
             profiles_in(snapshot, expected_model=args.model)
     else:
-        place = args.state or default_state_directory([args.repository])
-        found = StateDirectory(place, args.model, socket.gethostname()).find(set_aside=False)
+        found = StateDirectory(_state_place(args), args.model, socket.gethostname()).find(set_aside=False)
         notes += found.problems
         snapshots = found.to_begin_with
     inheritance = inherit(snapshots, config.targets, None if args.snapshot else machine_name())
     return Evidence(inheritance.profiles, snapshots, [*notes, *inheritance.left])
+
+
+def _state_place(args: argparse.Namespace) -> Path:
+    from triton_router.serving.launcher.state_place import default_state_directory
+
+    given: Path | None = args.state
+    return given or default_state_directory([args.repository])
 
 
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:

@@ -150,9 +150,23 @@ def _report_checks(decided: LaunchPlan, *, as_json: bool) -> int:
     return 1 if decided.errors else 0
 
 
+def _calibrate(directory: Path | None) -> None:
+    """Have this machine's processor measured, once; the routers can do without."""
+    from triton_router.hardware.calibration import keep_calibrated
+
+    if directory is None:
+        return
+    try:
+        keep_calibrated(directory)
+    except OSError as error:
+        output.note(f"warning: the state directory {directory} cannot be written: {error.strerror}")
+        output.hint("pass --state DIR with a directory of yours, or --no-state: what is learned will not be kept")
+
+
 def _serve(decided: LaunchPlan, *, as_json: bool) -> int:
     from triton_router.serving.launcher.supervise import supervise
 
+    _calibrate(decided.options.state)
     version = decided.installation.version or "of unknown version"
     output.note(f"starting tritonserver {version} ({decided.installation.executable})")
     if decided.server.missing:

@@ -74,7 +74,8 @@ class TritonPythonModel:
         learned = self._keeper.inherited() if self._keeper else {}
         priors = target_priors(directory, config.targets, _calibration())
         engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
-        self._dispatcher = _dispatcher(stub, engine, config, model_config)
+        self._log = configured_log(config, name, stub.Logger.log_warn)
+        self._dispatcher = _dispatcher(stub, engine, _finish(engine, self._log), config, model_config)
         if config.streaming:
             stub.Logger.log_warn(
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
@@ -96,6 +97,8 @@ class TritonPythonModel:
         self._power.start()
         if self._keeper:
             self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
+        if self._log:
+            self._log.start()
         self._metrics.start()
         self._status.start()
         # What was made until here stays: no later collection needs to walk it while a request waits.
@@ -111,6 +114,8 @@ class TritonPythonModel:
         self._dispatcher.close()
         self._status.close()
         self._power.close()
+        if self._log:
+            self._log.close()
         if self._keeper:
             self._keeper.close()
         self._metrics.close()
@@ -148,15 +153,27 @@ def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper
     )
 
 
+def _finish(engine: RoutingEngine, log: DecisionLog | None) -> Finish:
+    """Return what is told how each request ended: the engine, and around it whoever observes."""
+    if log is None:
+        return engine.finish
+
+    def finish(decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        engine.finish(decision, outcome, now)
+        log.observe(decision, outcome, now)
+
+    return finish
+
+
 def _dispatcher(
-    stub: StubModule, engine: RoutingEngine, config: RouterConfig, model_config: dict[str, Any]
+    stub: StubModule, engine: RoutingEngine, finish: Finish, config: RouterConfig, model_config: dict[str, Any]
 ) -> Dispatcher:
     max_batch_size = model_config["max_batch_size"]
     explains = has_response_parameters(stub) and not config.streaming
     forwarder = Forwarder(stub, batched=max_batch_size > 0, explains=explains)
     relay = Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic)
     pool = WorkerPool(config.dispatch.max_concurrency, name="dispatch")
-    answering = Answering(engine, relay, pool, clock=time.monotonic)
+    answering = Answering(finish, relay, pool, clock=time.monotonic)
     merging = Merging(
         _lanes(config, max_batch_size),
         MergedCalls(stub, forwarder, relay),
@@ -164,7 +181,7 @@ def _dispatcher(
         stub.Logger.log_warn,
         clock=time.monotonic,
     )
-    mirrors = Mirrors(stub, engine, forwarder, relay, pool, clock=time.monotonic)
+    mirrors = Mirrors(stub, engine, finish, forwarder, relay, pool, clock=time.monotonic)
     gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
     return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 
