@@ -57,7 +57,7 @@ class Residuals:
         """Keep this many from now on."""
         self._kept = kept
         self.ring = self.ring[-kept:]
-        self._sorted = sorted(self.ring)
+        self._sorted = array("d", sorted(self.ring))
 
     def forget_last(self, count: int) -> None:
         """Drop the newest: they belonged to a change, not to the noise."""
