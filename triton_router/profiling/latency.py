@@ -58,8 +58,11 @@ _KEPT = 0.1
 """What the evidence of before a change weighs after it."""
 _UNSURE = 0.25
 """The least spread after a change: what follows is not clipped to what was usual before."""
-_WILD = 1.0
-"""A log-miss beyond this makes the evidence before it doubtful."""
+_WILD = 0.5
+"""A log-miss beyond this, and beyond what is usual, makes the evidence before it doubtful."""
+_MOST_LOAD = 1e15
+_FIRST = 10
+"""Observations while nothing is usual yet."""
 _DOUBT = 0.5
 """What that evidence weighs then: an absurd first answer is outlived."""
 
@@ -90,7 +93,7 @@ class LatencyModel:
         if not (company or ahead or device_ahead) or not alone:
             return alone
         if self.shape.count:
-            value = alone + self.load.predict(alone, company or 1.0, ahead, device_ahead)
+            value = alone + self.load.predict(alone, company if company > 1.0 else 1.0, ahead, device_ahead)
         else:
             value = alone * (1.0 + (ahead + device_ahead) / max(work, 1.0))
         # Written so that NaN ends at the ceiling, and negative load at what is expected without.
@@ -106,6 +109,7 @@ class LatencyModel:
         """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
         latency = min(max(latency_ms, FLOOR_MS), CEILING_MS)
         work, rows = sane(work, rows)
+        load = Load(*[_bounded(amount) for amount in load])
         shape = self.shape
         if not shape.count:
             if self.prior and self.prior.latency_ms(work, rows):
@@ -117,7 +121,7 @@ class LatencyModel:
         expected = self.predict(work, *load, rows)
         ahead, device_ahead, company = load
         loaded = company > 0.0 or ahead > 0.0 or device_ahead > 0.0
-        company = company or 1.0
+        company = company if company > 1.0 else 1.0
         novel = loaded and self.load.is_novel(expected, company, ahead, device_ahead)
         known = shape.familiarity(work, rows)
         familiar = not novel and known >= 1.0
@@ -132,7 +136,7 @@ class LatencyModel:
             expected *= factor
         elif abs(miss) > limit and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(limit if miss > 0.0 else -limit)
-        if abs(miss) > _WILD:
+        if abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
         if loaded:
             self.load.observe(
@@ -179,3 +183,8 @@ class LatencyModel:
         self.shape.rescale(factor, _KEPT)
         self.load.rescale(factor, _KEPT)
         self.test.reset()
+
+
+def _bounded(amount: float) -> float:
+    """Return an amount of load whose square is finite: none that there is is changed."""
+    return min(amount, _MOST_LOAD) if amount > 0.0 else 0.0

@@ -6,7 +6,7 @@ from math import exp, log
 from typing import TYPE_CHECKING, Self
 
 from triton_router.profiling import state as stored
-from triton_router.profiling.drift import RUN, DriftEvent
+from triton_router.profiling.drift import LIMIT, RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
 from triton_router.profiling.latency import IDLE, LatencyModel, Load
@@ -102,7 +102,8 @@ class TargetProfile:
         self.drifts = 0
         self.last_drift: DriftEvent | None = None
         for work, latency_ms in measured:
-            self._model.observe(latency_ms, work, IDLE, 1.0, alone=True)
+            if 0.0 <= latency_ms <= CEILING_MS:
+                self._model.observe(latency_ms, work, IDLE, 1.0, alone=True)
 
     @property
     def is_proven(self) -> bool:
@@ -123,6 +124,12 @@ class TargetProfile:
     def remember(self, answers: int) -> None:
         """Let quantiles rest on how far off the predictions of so many of the latest answers were."""
         self._residuals.resize(answers)
+
+    @property
+    def suspicion(self) -> float:
+        """How far (0..1) the latest misses are from being called a change: worth another look before long."""
+        test = self._model.test
+        return min(1.0, max(test.up, test.down) / LIMIT)
 
     @property
     def observations(self) -> int:

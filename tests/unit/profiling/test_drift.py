@@ -1,0 +1,98 @@
+"""Changes of speed: found within a handful of answers, and seldom where there are none."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from triton_router.profiling.profile import TargetProfile
+
+
+def serve(profile: TargetProfile, rng: random.Random, count: int, factor: float = 1.0, noise: float = 0.05) -> None:
+    for _ in range(count):
+        work = float(rng.choice([16, 64, 256]))
+        expected = profile.predict_latency(work)
+        profile.record_latency(factor * (2 + 0.05 * work) * rng.lognormvariate(0, noise), work, 0, 0, expected, True)
+
+
+@pytest.mark.parametrize(("factor", "direction"), [(3.0, "slower"), (1 / 3, "faster")])
+def test_a_threefold_change_is_learned_within_six_answers(factor: float, direction: str) -> None:
+    """In nine runs of ten the prediction of every size is within 20% six answers after the change."""
+    good = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+        serve(profile, rng, 100)
+        serve(profile, rng, 6, factor)
+        errors = [abs(profile.predict_latency(w) / (factor * (2 + 0.05 * w)) - 1.0) for w in (16, 64, 256)]
+        good += max(errors) < 0.2
+        assert profile.last_drift is None or profile.last_drift.direction == direction
+    assert good >= 90
+
+
+def test_a_change_is_an_event_with_its_factor() -> None:
+    """The event says slower, about three times, and when; the recovery is a second event."""
+    rng = random.Random(1)
+    profile = TargetProfile()
+    serve(profile, rng, 100)
+    assert profile.drifts == 0
+    serve(profile, rng, 10, 3.0)
+    event = profile.last_drift
+    assert event is not None
+    assert (profile.drifts, event.direction) == (1, "slower")
+    assert event.factor == pytest.approx(3.0, rel=0.15)
+    assert 101 < event.observation <= 106
+    serve(profile, rng, 20, 3.0)
+    serve(profile, rng, 10)
+    assert profile.drifts == 2
+    assert profile.last_drift is not None
+    assert profile.last_drift.direction == "faster"
+
+
+@pytest.mark.parametrize("outlier", [0.01, 20.0, 1000.0])
+def test_one_outlier_is_no_change(outlier: float) -> None:
+    """A single cold start or garbage collection raises no alarm and moves no prediction by more than 5%."""
+    rng = random.Random(2)
+    profile = TargetProfile()
+    serve(profile, rng, 100)
+    before = [profile.predict_latency(w) for w in (16, 64, 256)]
+    profile.record_latency(outlier * 5.2, 64.0, 0, 0, before[1], True)
+    assert profile.drifts == 0
+    for w, value in zip((16, 64, 256), before, strict=True):
+        assert profile.predict_latency(w) == pytest.approx(value, rel=0.05)
+
+
+def test_heavy_tailed_noise_seldom_raises_an_alarm() -> None:
+    """In 200 runs of 500 answers, of which one in twenty takes up to ten times as long, alarms are under 1 in 5,000."""
+    alarms = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+        for _ in range(500):
+            work = float(rng.choice([16, 64, 256]))
+            latency = (2 + 0.05 * work) * rng.lognormvariate(0, 0.1)
+            if rng.random() < 0.05:
+                latency *= rng.uniform(1, 10)
+            profile.record_latency(latency, work, 0, 0, profile.predict_latency(work), True)
+        alarms += profile.drifts
+    assert alarms < 20
+
+
+def test_confidence_grows_with_evidence_and_shrinks_with_error_and_change() -> None:
+    """More answers: more trust; noisier ones: less; a change: less than before, and it comes back."""
+    rng = random.Random(3)
+    profile = TargetProfile()
+    seen = [profile.confidence]
+    for _ in range(3):
+        serve(profile, rng, 20)
+        seen.append(profile.confidence)
+    assert seen == sorted(seen)
+    assert seen[0] == 0.0
+    noisy = TargetProfile()
+    serve(noisy, rng, 60, noise=0.6)
+    assert noisy.confidence < profile.confidence
+    serve(profile, rng, 6, 3.0)
+    assert profile.confidence < 0.6 * seen[-1]
+    serve(profile, rng, 60, 3.0)
+    assert profile.confidence > 0.9 * seen[-1]

@@ -1,0 +1,181 @@
+"""A profile as data: round trip, merging, and states that are refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triton_router.profiling.figures import Figure, Source
+from triton_router.profiling.profile import TargetProfile
+
+SHAPES = [(batch, length) for batch in (1, 2, 4, 8) for length in (16, 32, 64, 128, 200)]
+GRID = [(float(r * n), 100.0 * k, r, k) for r in (1, 4, 8) for n in (16, 128) for k in (0, 2)]
+
+
+Answer = tuple[float, float, float, float, int]
+
+
+def answers(count: int, seed: int) -> list[Answer]:
+    rng = random.Random(seed)
+    drawn: list[Answer] = []
+    for _ in range(count):
+        rows, length = rng.choice(SHAPES)
+        work, company = float(rows * length), rng.choice([0, 0, 1, 3])
+        latency = (1 + 0.2 * rows + 0.03 * work) * (1 + 0.8 * company) * rng.lognormvariate(0, 0.05)
+        drawn.append((latency, work, 100.0 * company, rows, company))
+    return drawn
+
+
+def teach(profile: TargetProfile, stream: list[Answer]) -> TargetProfile:
+    for latency, work, ahead, rows, company in stream:
+        expected = profile.predict_latency(work, ahead, 0.0, rows, company)
+        profile.record_latency(latency, work, ahead, 0.0, expected, not company, rows, company)
+    return profile
+
+
+def predictions(profile: TargetProfile) -> list[float]:
+    return [profile.predict_latency(work, ahead, 0.0, rows, company) for work, ahead, rows, company in GRID]
+
+
+def read_back(profile: TargetProfile) -> TargetProfile:
+    return TargetProfile.from_state(json.loads(json.dumps(profile.state())))
+
+
+def rich() -> TargetProfile:
+    profile = teach(TargetProfile(power_w=Figure(30.0, Source.ESTIMATED)), answers(300, 1))
+    teach(profile, [(3 * latency, *rest) for latency, *rest in answers(20, 2)])  # type: ignore[misc]
+    profile.record_failure()
+    profile.record_memory(512.0)
+    return profile
+
+
+def test_json_brings_back_the_same_profile() -> None:
+    """What is read back predicts, judges and counts as what was written, and learns on in the same way."""
+    profile = rich()
+    again = read_back(profile)
+    assert predictions(again) == pytest.approx(predictions(profile), rel=1e-5)
+    assert again.latency_quantile(5.0, 0.9) == pytest.approx(profile.latency_quantile(5.0, 0.9), rel=1e-5)
+    assert again.summary() == profile.summary()
+    for name in ("confidence", "error_rate", "drifts", "last_drift", "power_w", "memory_mb", "observations"):
+        assert getattr(again, name) == getattr(profile, name)
+    assert profile.drifts == 1
+    more = answers(50, 3)
+    assert predictions(teach(again, more)) == pytest.approx(predictions(teach(profile, more)), rel=1e-2)
+
+
+def test_four_profiles_fit_into_fifty_kilobytes_of_json() -> None:
+    """A thousand answers of twenty shapes under load leave less than a quarter of that."""
+    assert len(json.dumps(teach(TargetProfile(), answers(1000, 4)).state())) < 12_500
+
+
+def test_two_that_saw_half_predict_as_one_that_saw_all() -> None:
+    """Merged, two instances that each saw every other answer predict within 6% of one that saw them all."""
+    stream = answers(400, 5)
+    everything = teach(TargetProfile(), stream)
+    merged = teach(TargetProfile(), stream[::2])
+    merged.merge(teach(TargetProfile(), stream[1::2]))
+    assert predictions(merged) == pytest.approx(predictions(everything), rel=0.06)
+    assert merged.observations == everything.observations
+    assert merged.summary().p50_ms == everything.summary().p50_ms
+    assert merged.latency_quantile(5.0, 0.9) == pytest.approx(everything.latency_quantile(5.0, 0.9), rel=0.05)
+
+
+def test_merging_commutes() -> None:
+    """It does not matter which instance takes in the other."""
+    one, other = answers(150, 6), answers(40, 7)
+    a = teach(TargetProfile(), one)
+    a.merge(teach(TargetProfile(), other))
+    b = teach(TargetProfile(), other)
+    b.merge(teach(TargetProfile(), one))
+    assert predictions(a) == pytest.approx(predictions(b), rel=1e-4)
+    assert a.latency_quantile(5.0, 0.9) == pytest.approx(b.latency_quantile(5.0, 0.9))
+    assert a.confidence == pytest.approx(b.confidence)
+
+
+def test_merging_with_a_fresh_one_changes_nothing() -> None:
+    """Nothing learned is the neutral element, on either side."""
+    profile = rich()
+    grown = TargetProfile()
+    grown.merge(profile)
+    kept = read_back(profile)
+    kept.merge(TargetProfile())
+    for merged in (grown, kept):
+        assert predictions(merged) == pytest.approx(predictions(profile), rel=1e-5)
+        assert merged.confidence == pytest.approx(profile.confidence)
+        assert merged.error_rate == pytest.approx(profile.error_rate)
+        assert merged.power_w == profile.power_w
+        assert merged.memory_mb == profile.memory_mb
+
+
+def leaves(state: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Every place in a state, those that hold others included."""
+    items: list[tuple[Any, Any]] = []
+    if isinstance(state, dict):
+        items = list(state.items())
+    elif isinstance(state, list):
+        items = list(enumerate(state))
+    return [path, *(place for key, value in items for place in leaves(value, (*path, key)))]
+
+
+STATE = rich().state()
+PLACES = leaves(json.loads(json.dumps(STATE)))
+HOSTILE = st.sampled_from(
+    [
+        None,
+        True,
+        "x",
+        "1",
+        [],
+        {},
+        [[1]],
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        -1.0,
+        -(10**400),
+        10**400,
+        1e300,
+        0,
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(PLACES), HOSTILE)
+def test_a_broken_state_is_refused_or_harmless(place: tuple[str | int, ...], poison: object) -> None:
+    """Whatever stands anywhere in a state, it is refused with a reason, or the profile predicts and learns soundly."""
+    state: Any = json.loads(json.dumps(STATE))
+    if place:
+        holder = state
+        for key in place[:-1]:
+            holder = holder[key]
+        holder[place[-1]] = copy.deepcopy(poison)
+    else:
+        state = poison
+    try:
+        profile = TargetProfile.from_state(state)
+    except ValueError as error:
+        assert len(str(error)) > 10
+        return
+    for _ in range(2):
+        assert all(0.0 < value < 1e13 for value in predictions(profile))
+        teach(profile, answers(20, 8))
+    assert 0.0 <= profile.confidence <= 1.0
+
+
+def test_a_refusal_names_the_place() -> None:
+    """The message says which value is wrong and what it should be."""
+    state: Any = json.loads(json.dumps(STATE))
+    state["error_rate"] = 7.0
+    with pytest.raises(ValueError, match=r"profile\.error_rate is 7\.0, not within 0 to 1"):
+        TargetProfile.from_state(state)
+    del state["counts"]["live"]
+    state["error_rate"] = 0.1
+    with pytest.raises(ValueError, match=r"profile\.counts lacks 'live'"):
+        TargetProfile.from_state(state)
