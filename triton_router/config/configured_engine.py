@@ -48,7 +48,7 @@ def configured_engine(
     split = next((split for split in splits_of(config) if split.covers(model)), None)
     if split:
         return SplittingEngine(targets, (policy, rules), split, model, rng=rng)
-    return RoutingEngine(targets, policy, rules=rules, rng=rng)
+    return RoutingEngine(targets, policy, rules=rules, rng=rng, log_propensities=config.decision_log is not None)
 
 
 def target_of(settings: TargetConfig) -> Target:

@@ -62,7 +62,7 @@ class Explanation:
     targets: list[TargetExplanation]
 
 
-def explained(  # noqa: PLR0913 - everything that a decision is made of
+def explained(
     everyone: Sequence[Candidate],
     kept: Sequence[Candidate],
     rejections: Sequence[Rejection],

@@ -57,7 +57,7 @@ CONSTRAINTS: tuple[Filter, ...] = (disallowed, over_memory, over_power, below_th
 
 
 def resting(_context: RoutingContext, candidates: Sequence[Candidate], now: float) -> Rejected:
-    """Reject targets that failed several times in a row, until the pause is over and one request has found them well."""
+    """Reject targets that failed several times in a row, until after the pause one request found them well."""
     rejected: list[tuple[Candidate, str]] = []
     for candidate in candidates:
         health = candidate.health

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from triton_router.errors import ConfigError
-from triton_router.routing import filters, scorers
+from triton_router.routing import scorers
+from triton_router.routing.filters import Late, resting, unproven_and_busy
 from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Uniform
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 LIKELY = 0.5
 """Probability of meeting a request's latency bound that policies other than ``slo`` ask of a target."""
+
+_USUALLY = Late(LIKELY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Policy:
     filters: tuple[Filter, ...]
     scorers: tuple[tuple[Scorer, float], ...]
     picker: Picker
-    late: filters.Late = filters.Late(LIKELY)
+    late: Late = _USUALLY
     learns: bool = False
     shares: tuple[tuple[Scorer, float], ...] = field(init=False)
 
@@ -93,10 +96,10 @@ def _learning(name: str, *rated: tuple[Scorer, float], probability: float = LIKE
     """Return a policy that rests on what was learned, and finds out about the unproven."""
     return Policy(
         name,
-        (filters.resting, filters.unproven_and_busy),
+        (resting, unproven_and_busy),
         rated,
         BestThenLeastRequest(),
-        filters.Late(probability),
+        Late(probability),
         learns=True,
     )
 
@@ -120,7 +123,7 @@ def _slo(parameters: Mapping[str, float]) -> Policy:
 
 
 def _without_learning(name: str, scorer: Scorer, picker: Picker) -> Policy:
-    return Policy(name, (filters.resting,), ((scorer, 1.0),), picker)
+    return Policy(name, (resting,), ((scorer, 1.0),), picker)
 
 
 _ALIASES = {"balanced": "adaptive"}

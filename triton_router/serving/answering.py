@@ -16,11 +16,12 @@ from triton_router.routing.types import Outcome, RoutingDecision, Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.explanation import Explanation
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import Request, Response, ResponseSender
     from triton_router.serving.worker_pool import WorkerPool
+
+    Finish = Callable[[RoutingDecision, Outcome, float], None]
 
 STALE_S = 0.005
 """A request that waited longer for a worker is asked whether its client is still there; asking costs 85 us."""
@@ -43,14 +44,14 @@ class Answering:
     """Answers the requests of one routed model. Only `hand_over` raises.
 
     Args:
-        engine: Is told how each request ended.
+        finish: Is told how each request ended.
         relay: Calls the target and answers the client.
         pool: Where calls run.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, engine: RoutingEngine, relay: Relay, pool: WorkerPool, *, clock: Callable[[], float]) -> None:
-        self._engine = engine
+    def __init__(self, finish: Finish, relay: Relay, pool: WorkerPool, *, clock: Callable[[], float]) -> None:
+        self._finish = finish
         self._relay = relay
         self._pool = pool
         self._clock = clock
@@ -141,7 +142,7 @@ class Answering:
     def finish(self, call: Call, verdict: Verdict, answered_at: float) -> None:
         """Tell the engine how it ended."""
         outcome = Outcome(verdict, (answered_at - call.decided_at) * 1e3)
-        self._engine.finish(call.decision, outcome, answered_at)
+        self._finish(call.decision, outcome, answered_at)
 
     def _cancelled(self) -> tuple[Verdict, Response]:
         error = RequestCancelledError("the client cancelled the request before it reached a target")

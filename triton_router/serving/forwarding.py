@@ -7,14 +7,16 @@ refused, never dropped: a request must not silently mean something else behind a
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
 from triton_router.serving.overrides import overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from triton_router.serving.overrides import Overrides
     from triton_router.serving.stub import BlsRequest, Request, StubModule, Tensor
@@ -114,7 +116,7 @@ class Forwarder:
             parameters=_forwardable(text) if len(text) > len("{}") else None,
         )
 
-    def copy_for(self, target: Target, request: Request, inputs: Sequence[Tensor]) -> BlsRequest:
+    def copy_for(self, target: Target, request: Request, inputs: Mapping[str, NDArray[Any]]) -> BlsRequest:
         """Return a request for ``target`` like a client's, which may outlive that: its own inputs, no id, no span.
 
         Raises:
@@ -125,7 +127,7 @@ class Forwarder:
             model_name=target.model,
             model_version=target.version or _LATEST,
             requested_output_names=list(request.requested_output_names()),
-            inputs=inputs,
+            inputs=[self._stub.Tensor(name, array) for name, array in inputs.items()],
             parameters=_forwardable(text) if len(text) > len("{}") else None,
         )
 

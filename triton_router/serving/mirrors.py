@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import RoutingDecision
-    from triton_router.serving.answering import Call
+    from triton_router.serving.answering import Call, Finish
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.relay import Relay
-    from triton_router.serving.stub import BlsRequest, StubModule
+    from triton_router.serving.stub import BlsRequest
     from triton_router.serving.worker_pool import WorkerPool
 
 MAX_BYTES = 1 << 20
@@ -32,8 +32,8 @@ class Mirrors:
     """Mirrors the requests of one routed model. `take` is for the thread that takes requests; it never raises.
 
     Args:
-        stub: The Python backend's module.
         engine: Says which request is copied and to which target.
+        finish: Is told how each copy ended.
         forwarder: Writes the copy.
         relay: Judges the answer.
         pool: Where copies run.
@@ -42,16 +42,16 @@ class Mirrors:
 
     def __init__(
         self,
-        stub: StubModule,
         engine: RoutingEngine,
+        finish: Finish,
         forwarder: Forwarder,
         relay: Relay,
         pool: WorkerPool,
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._stub = stub
         self._engine = engine
+        self._finish = finish
         self._forwarder = forwarder
         self._relay = relay
         self._pool = pool
@@ -70,20 +70,20 @@ class Mirrors:
         except Exception:  # noqa: BLE001, S110 - what cannot be read or started is not mirrored
             pass
         # Paid for as if it had run: the next request like it would be looked at in vain just as well.
-        self._engine.finish(decision, Outcome(Verdict.CANCELLED, decision.alone_ms), self._clock())
+        self._finish(decision, Outcome(Verdict.CANCELLED, decision.alone_ms), self._clock())
 
     def _copied(self, call: Call, decision: RoutingDecision) -> BlsRequest | None:
         """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
         inputs = call.request.inputs()
         if not all(tensor.is_cpu() for tensor in inputs):
             return None
-        arrays = [tensor.as_numpy() for tensor in inputs]
-        if sum(array.nbytes for array in arrays) > MAX_BYTES:
+        arrays = {tensor.name(): tensor.as_numpy() for tensor in inputs}
+        if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
             return None
-        if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays):
+        if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays.values()):
             return None
-        tensors = [self._stub.Tensor(tensor.name(), array.copy()) for tensor, array in zip(inputs, arrays, strict=True)]
-        return self._forwarder.copy_for(decision.target, call.request, tensors)
+        own = {name: array.copy() for name, array in arrays.items()}
+        return self._forwarder.copy_for(decision.target, call.request, own)
 
     def _run(self, copy: BlsRequest, decision: RoutingDecision) -> None:
         begun_at = self._clock()
@@ -94,4 +94,4 @@ class Mirrors:
             traceback.print_exc()
         finally:
             ended_at = self._clock()
-            self._engine.finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)
+            self._finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)

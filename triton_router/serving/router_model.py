@@ -19,24 +19,16 @@ from typing import TYPE_CHECKING, Any, cast
 from triton_router.config.configured_engine import configured_engine
 from triton_router.config.cycles import refuse_cycle, router_cycle
 from triton_router.config.router_config import ROUTER_FILE, RouterConfig, load_router_config
-from triton_router.errors import ConfigError
 from triton_router.hardware.calibration import read_calibration
 from triton_router.hardware.machine import machine_name
 from triton_router.hardware.power import readers
 from triton_router.hardware.power_sampling import PowerSampling
-from triton_router.serving.answering import Answering
-from triton_router.serving.call_lane import CallLane
-from triton_router.serving.capabilities import has_response_parameters
-from triton_router.serving.dispatch import Dispatcher
-from triton_router.serving.forwarding import Forwarder
-from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.assembly import dispatcher, observed
+from triton_router.serving.contradictions import refuse_contradiction
 from triton_router.serving.live_status import live_status
-from triton_router.serving.merging import MergedCalls, Merging
-from triton_router.serving.mirrors import Mirrors
-from triton_router.serving.relay import Relay
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.target_priors import target_priors
-from triton_router.serving.worker_pool import WorkerPool
+from triton_router.telemetry.decision_log import configured_log
 from triton_router.telemetry.drift_log import DriftLog
 from triton_router.telemetry.metrics import MetricsFlusher
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
@@ -46,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from triton_router.hardware.calibration import Calibration
-    from triton_router.routing.engine import RoutingEngine
     from triton_router.serving.stub import Request, Response, StubModule
 
 
@@ -68,14 +59,14 @@ class TritonPythonModel:
         directory = Path(args["model_repository"])
         config = load_router_config(directory / ROUTER_FILE)
         refuse_cycle(router_cycle(directory.parent, directory.name))
-        _refuse_contradiction(config, model_config)
+        refuse_contradiction(config, model_config)
         name = args["model_name"]
         self._keeper = _keeper(stub, name, config)
         learned = self._keeper.inherited() if self._keeper else {}
         priors = target_priors(directory, config.targets, _calibration())
         engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
         self._log = configured_log(config, name, stub.Logger.log_warn)
-        self._dispatcher = _dispatcher(stub, engine, _finish(engine, self._log), config, model_config)
+        self._dispatcher = dispatcher(stub, engine, observed(engine, self._log), config, model_config)
         if config.streaming:
             stub.Logger.log_warn(
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
@@ -151,79 +142,6 @@ def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper
         (name, instance),
         stub.Logger.log_warn,
     )
-
-
-def _finish(engine: RoutingEngine, log: DecisionLog | None) -> Finish:
-    """Return what is told how each request ended: the engine, and around it whoever observes."""
-    if log is None:
-        return engine.finish
-
-    def finish(decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        engine.finish(decision, outcome, now)
-        log.observe(decision, outcome, now)
-
-    return finish
-
-
-def _dispatcher(
-    stub: StubModule, engine: RoutingEngine, finish: Finish, config: RouterConfig, model_config: dict[str, Any]
-) -> Dispatcher:
-    max_batch_size = model_config["max_batch_size"]
-    explains = has_response_parameters(stub) and not config.streaming
-    forwarder = Forwarder(stub, batched=max_batch_size > 0, explains=explains)
-    relay = Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic)
-    pool = WorkerPool(config.dispatch.max_concurrency, name="dispatch")
-    answering = Answering(finish, relay, pool, clock=time.monotonic)
-    merging = Merging(
-        _lanes(config, max_batch_size),
-        MergedCalls(stub, forwarder, relay),
-        answering,
-        stub.Logger.log_warn,
-        clock=time.monotonic,
-    )
-    mirrors = Mirrors(stub, engine, finish, forwarder, relay, pool, clock=time.monotonic)
-    gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
-    return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
-
-
-def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:
-    """Return a lane for each target that takes merged calls, by its name."""
-    if not config.merge.enabled or config.streaming or max_batch_size <= 0:
-        return {}
-    return {
-        target.name: CallLane(
-            limit=config.merge.calls_in_flight,
-            max_rows=max_batch_size,
-            measured=[(point.work, point.latency_ms) for point in target.measured_latency],
-        )
-        for target in config.targets
-        if target.batch_independent
-    }
-
-
-def _refuse_contradiction(config: RouterConfig, model_config: dict[str, Any]) -> None:
-    decoupled = bool(model_config.get("model_transaction_policy", {}).get("decoupled", False))
-    if decoupled != config.streaming:
-        raise ConfigError(
-            f"{ROUTER_FILE} says streaming: {str(config.streaming).lower()}, but config.pbtxt says "
-            f"model_transaction_policy {{ decoupled: {str(decoupled).lower()} }}",
-            hint="make them agree, or leave model_transaction_policy out of config.pbtxt",
-        )
-    if model_config.get("response_cache", {}).get("enable"):
-        raise ConfigError(
-            "the response cache is enabled on a routed model: its key leaves out request parameters",
-            hint="remove response_cache from its config.pbtxt; enable it on the targets",
-        )
-    if any(group.get("rate_limiter", {}).get("resources") for group in model_config.get("instance_group", [])):
-        raise ConfigError(
-            "a routed model holds rate limiter resources: with its targets waiting for them this can deadlock",
-            hint="remove rate_limiter from its instance_group; put it on the targets",
-        )
-    if sum(group.get("count", 1) for group in model_config.get("instance_group", [])) > 1:
-        raise ConfigError(
-            "a routed model has more than one instance: each would learn and count load by itself",
-            hint="set instance_group [ { kind: KIND_CPU count: 1 } ]; one instance serves all requests concurrently",
-        )
 
 
 def _model_directory() -> Path:

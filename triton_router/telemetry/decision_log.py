@@ -157,7 +157,7 @@ def configured_log(config: RouterConfig, model: str, warn: Callable[[str], None]
     settings = config.decision_log
     if settings is None:
         return None
-    head = start_line(model, config.policy, [_entry(target) for target in config.targets])
+    head = start_line(model, config.policy_for(model).name, [_entry(target) for target in config.targets])
     return DecisionLog(
         LogFile(Path(settings.path), head, int(settings.max_mb * _MEGABYTE)), model, warn, sample=settings.sample
     )

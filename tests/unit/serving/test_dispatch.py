@@ -45,9 +45,11 @@ class Rig:
         )
         forwarder = Forwarder(stub, batched=True)
         relay = Relay(stub, forwarder, streaming=streaming, clock=time.monotonic)
-        answering = Answering(self.engine, relay, WorkerPool(8, name="test"), clock=time.monotonic)
+        answering = Answering(self.engine.finish, relay, WorkerPool(8, name="test"), clock=time.monotonic)
         merging = Merging({}, MergedCalls(stub, forwarder, relay), answering, print, clock=time.monotonic)
-        self.mirrors = Mirrors(stub, self.engine, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
+        self.mirrors = Mirrors(
+            self.engine, self.engine.finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic
+        )
         gate = InlineGate(enabled=inline)
         self.dispatcher = Dispatcher(
             self.engine, forwarder, answering, merging, self.mirrors, gate, clock=time.monotonic

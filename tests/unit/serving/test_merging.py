@@ -53,12 +53,14 @@ class Rig:
         )
         forwarder = Forwarder(stub, batched=True)
         relay = Relay(stub, forwarder, streaming=False, clock=time.monotonic)
-        answering = Answering(self.engine, relay, WorkerPool(8, name="test"), clock=time.monotonic)
+        answering = Answering(self.engine.finish, relay, WorkerPool(8, name="test"), clock=time.monotonic)
         self.lane = CallLane(limit=limit, max_rows=MAX_ROWS)
         merging = Merging(
             {"t": self.lane}, MergedCalls(stub, forwarder, relay), answering, self.warnings.append, clock=time.monotonic
         )
-        mirrors = Mirrors(stub, self.engine, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
+        mirrors = Mirrors(
+            self.engine, self.engine.finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic
+        )
         gate = InlineGate(enabled=False)
         self.dispatcher = Dispatcher(self.engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 

@@ -42,7 +42,7 @@ class Rig:
         forwarder = Forwarder(stub, batched=True)
         relay = Relay(stub, forwarder, streaming=False, clock=time.monotonic)
         self.pool = WorkerPool(2, name="test")
-        self.mirrors = Mirrors(stub, self.engine, forwarder, relay, self.pool, clock=time.monotonic)
+        self.mirrors = Mirrors(self.engine, self.engine.finish, forwarder, relay, self.pool, clock=time.monotonic)
         self.served()
 
     def served(self, **wish: Any) -> Any:
