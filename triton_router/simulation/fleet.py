@@ -104,8 +104,9 @@ def build_fleet(scenario: Scenario, rng: Random) -> Fleet:
 
 
 def _target(name: str, device_name: str, spec: TargetSpec, device: DeviceSpec) -> Target:
-    del device_name  # the engine knows devices by their backend alone
-    return Target(name, name, backend=device.backend, variant=spec.name, price_per_hour=spec.price_per_hour)
+    return Target(
+        name, name, backend=device.backend, variant=spec.name, price_per_hour=spec.price_per_hour, device=device_name
+    )
 
 
 def entries(targets: Sequence[SimulatedTarget]) -> list[TargetEntry]:

@@ -40,6 +40,7 @@ class Served(NamedTuple):
         alone_ms: What it would have taken with nothing else in flight: how long it used its device.
         expected_ms: True expected latency at the time of the choice, the queue included; 0 where not compared.
         best_ms: The same of the target where it was lowest.
+        peak: Requests in flight at the busiest target over the mean of all when it came; 0 where not compared.
         predicted_ms: What the engine predicted; 0 for nothing.
         arrived, ended: In seconds.
     """
@@ -51,6 +52,7 @@ class Served(NamedTuple):
     alone_ms: float
     expected_ms: float
     best_ms: float
+    peak: float
     predicted_ms: float
     arrived: float
     ended: float
@@ -82,6 +84,7 @@ class _Job:
     alone_ms: float
     expected_ms: float
     best_ms: float
+    peak: float
     failed: bool
     mirrored: bool
 
@@ -128,6 +131,7 @@ class _Loop:
         self._due = [float("inf")] * len(self._devices)
         self._events: list[tuple[float, int, int, int]] = []
         self._jobs: dict[int, _Job] = {}
+        self._in_flight = [0] * len(simulation.fleet.targets)
         self._sequence = 0
         self._next = 0
         self._run = Run(policy)
@@ -166,16 +170,18 @@ class _Loop:
         begin = perf_counter()
         choice = self._contenders[router].choose(request, now)
         self._run.decision_s += perf_counter() - begin
-        expected, best = self._compared(request, choice.target, now)
-        self._begin(_Job(request, router, choice, now, 0.0, expected, best, failed=False, mirrored=False), now)
+        compared = self._compared(request, choice.target, now)
+        self._begin(_Job(request, router, choice, now, 0.0, *compared, failed=False, mirrored=False), now)
 
-    def _compared(self, request: Request, chosen: int, now: float) -> tuple[float, float]:
+    def _compared(self, request: Request, chosen: int, now: float) -> tuple[float, float, float]:
         targets = self._fleet.targets
         if len(targets) > MOST_COMPARED:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         expected = [self.expected_ms(target, request, now) for target in targets]
         able = [value for value, target in zip(expected, targets, strict=True) if not target.failure_rate(now)]
-        return expected[chosen], min(able, default=min(expected))
+        in_flight = sum(self._in_flight)
+        peak = max(self._in_flight) * len(targets) / in_flight if in_flight else 0.0
+        return expected[chosen], min(able, default=min(expected)), peak
 
     def _begin(self, job: _Job, now: float) -> None:
         target = self._fleet.targets[job.choice.target]
@@ -183,6 +189,7 @@ class _Loop:
         self._sequence += 1
         number = self._sequence
         self._jobs[number] = job
+        self._in_flight[target.index] += 1
         if luck.failure < target.failure_rate(now):
             job.failed = True
             self._push(now + FAILS_AFTER_S, _FAILURE, number)
@@ -193,6 +200,7 @@ class _Loop:
 
     def _end(self, number: int, now: float) -> None:
         job = self._jobs.pop(number)
+        self._in_flight[job.choice.target] -= 1
         latency_ms = (now - job.began) * 1e3
         outcome = Outcome(Verdict.TARGET_ERROR if job.failed else Verdict.SUCCESS, latency_ms)
         contender = self._contenders[job.router]
@@ -209,6 +217,7 @@ class _Loop:
                 job.alone_ms,
                 job.expected_ms,
                 job.best_ms,
+                job.peak,
                 decision.expected_latency_ms if decision is not None else 0.0,
                 job.began,
                 now,
@@ -220,7 +229,7 @@ class _Loop:
             return
         copy = None if job.failed else contender.mirror(job.choice)
         if copy is not None:
-            self._begin(_Job(job.request, job.router, copy, now, 0.0, 0.0, 0.0, failed=False, mirrored=True), now)
+            self._begin(_Job(job.request, job.router, copy, now, 0.0, 0.0, 0.0, 0.0, failed=False, mirrored=True), now)
         if self._think_s is not None and self._next < len(self._requests):
             self._push(now + self._think_s, _ARRIVAL, self._take_next())
 

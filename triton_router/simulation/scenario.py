@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from triton_router.config.loading import Document, load_yaml
+from triton_router.config.router_config import RouterConfig
 from triton_router.errors import ConfigError, NotFoundError
 from triton_router.routing.types import Backend, backend_named
 from triton_router.simulation.curves import Affine, Flat, Steps
@@ -124,10 +125,10 @@ class Episode(Settings):
 
 
 class EngineRules(Settings):
-    """The engine's rules, as in router.yaml."""
+    """The engine's rules, by default those of a router.yaml that says nothing of them."""
 
-    explore: Annotated[float, Field(ge=0, le=0.5)] = 0.002
-    mirror: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    explore: _Share = Field(default=RouterConfig.model_fields["explore"].default)
+    mirror: _Share = Field(default=RouterConfig.model_fields["mirror"].default)
 
 
 class Scenario(Settings):
