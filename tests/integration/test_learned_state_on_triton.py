@@ -85,9 +85,11 @@ def test_requests_ask_and_what_was_learned_survives(
 ) -> None:
     """Every way of asking reaches the router; after a restart its first decision rests on what it learned before."""
     state = tmp_path / "state"
-    with triton_server(repository, state=state) as server:
-        http = http_client.InferenceServerClient(server.http_url)
-        grpc = grpc_client.InferenceServerClient(server.grpc_url)
+    with (
+        triton_server(repository, state=state) as server,
+        http_client.InferenceServerClient(server.http_url) as http,
+        grpc_client.InferenceServerClient(server.grpc_url) as grpc,
+    ):
         http.infer("routed", inputs(http_client))
         assert chosen(server) == {"fast": 0, "slow": 1}, "it knows no better"
         for name, ask in ways(http, grpc).items():

@@ -13,7 +13,20 @@ from triton_router.errors import NotFoundError
 if TYPE_CHECKING:
     import argparse
 
-_HEADERS = ("target", "requests", "share", "p50 ms", "p99 ms", "predicted", "measured", "in flight", "errors", "state")
+_HEADERS = (
+    "target",
+    "requests",
+    "share",
+    "p50 ms",
+    "p90 ms",
+    "p99 ms",
+    "predicted",
+    "measured",
+    "in flight",
+    "errors",
+    "power",
+    "state",
+)
 
 _EXAMPLES = """\
   triton-router status
@@ -27,8 +40,9 @@ def register(subparsers: Subparsers) -> None:
         "status",
         summary="live view of routed models: traffic, latency, predictions",
         description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
-        "latencies in milliseconds over the same requests. 'state' is ok, failing (since its last answer), or "
-        "resting (left out for a while after failures in a row).",
+        "latencies in milliseconds over the same requests. 'power' is measured, or as declared (~), or unknown (-). "
+        "'state' is ok, failing (since its last answer), or resting (left out for a while after failures in a row), "
+        "and the latest change of its speed.",
         examples=_EXAMPLES,
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="only this routed model")
@@ -53,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     for status in statuses:
         print(printable(f"{status['model']}  (policy {status['policy']}, server {status['server_pid']})"))
         output.print_table(_HEADERS, rows(status))
+        for line in remarks(status):
+            print(printable(line))
     return 0
 
 
@@ -60,6 +76,18 @@ def rows(status: dict[str, Any]) -> list[tuple[object, ...]]:
     """Return one row per target, in the order of `_HEADERS`."""
     chosen = sum(target["chosen"] for target in status["targets"]) or 1
     return [_row(target, chosen) for target in status["targets"]]
+
+
+def remarks(status: dict[str, Any]) -> list[str]:
+    """Return what else is to be known: what is kept and what is not measured; nothing of older servers."""
+    lines: list[str] = []
+    state = status["state"]
+    if state is not None and state["problem"]:
+        lines.append(f"not kept: {state['problem']} ({state['errors']} errors)")
+    elif state is not None and state["saved_at"]:
+        lines.append(f"kept in {state['directory']}")
+    lines += [f"power of {backend}: {meter}" for backend, meter in status["power"].items()]
+    return lines
 
 
 def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
@@ -70,13 +98,26 @@ def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
         target["chosen"],
         f"{target['chosen'] / chosen:.1%}",
         f"{latency['p50_ms']:.2f}",
+        f"{latency['p90_ms']:.2f}" if latency["p90_ms"] else "-",
         f"{latency['p99_ms']:.2f}",
         f"{latency['predicted_total_ms'] / predicted:.2f}",
         f"{latency['measured_total_ms'] / predicted:.2f}",
         target["in_flight"],
         target["failed"],
-        _state(target),
+        _power(target["power_w"]),
+        _state(target) + _drift(target),
     )
+
+
+def _power(figure: dict[str, Any]) -> str:
+    if figure["source"] == "unknown":
+        return "-"
+    return f"{'' if figure['source'] == 'measured' else '~'}{figure['value']:.4g} W"
+
+
+def _drift(target: dict[str, Any]) -> str:
+    drift = target["last_drift"]
+    return f", became {printable(drift['direction'])} x{drift['factor']:.2f}" if drift else ""
 
 
 def _state(target: dict[str, Any]) -> str:

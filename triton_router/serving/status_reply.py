@@ -32,6 +32,22 @@ class TargetLatency(_Part):
     predicted_total_ms: float
     measured_total_ms: float
     mean_relative_error: float
+    p90_ms: float = 0.0  # older servers do not say
+
+
+class FigureStatus(_Part):
+    """A number, and whether it is ``measured``, ``estimated`` or ``unknown``."""
+
+    value: float = 0.0
+    source: str = "unknown"
+
+
+class DriftStatus(_Part):
+    """A change of a target's speed: ``slower`` or ``faster``, by this factor, at its so manieth answer."""
+
+    direction: str
+    factor: float
+    observation: int
 
 
 class TargetStatus(_Part):
@@ -47,7 +63,30 @@ class TargetStatus(_Part):
     resting: bool
     confidence: float
     latency: TargetLatency
-    consecutive_failures: int = 0  # older servers do not say
+    # What follows older servers do not say.
+    consecutive_failures: int = 0
+    error_rate: float = 0.0
+    drifts: int = 0
+    last_drift: DriftStatus | None = None
+    power_w: FigureStatus = FigureStatus()
+    memory_mb: FigureStatus = FigureStatus()
+
+
+class StateStatus(_Part):
+    """What is kept of what was learned.
+
+    Attributes:
+        inherited: Targets that began with what was learned before.
+        saved_at: When the last snapshot was written, in seconds since 1970; 0 for not yet.
+        errors: Snapshots that could not be read or written.
+        problem: Why they cannot be written now; "" if they can.
+    """
+
+    directory: str
+    inherited: list[str]
+    saved_at: float
+    errors: int
+    problem: str
 
 
 class ModelStatus(_Part):
@@ -56,3 +95,5 @@ class ModelStatus(_Part):
     model: str
     policy: str
     targets: list[TargetStatus]
+    state: StateStatus | None = None
+    power: dict[str, str] = {}

@@ -51,9 +51,9 @@ def test_the_table_shows_traffic_and_latencies(capsys: pytest.CaptureFixture[str
     """Shares of the requests, quantiles, means over the predicted requests, and no `ok` for what only fails."""
     assert main(["status", EVIL]) == 0
     *_, first, second, third = capsys.readouterr().out.splitlines()
-    assert first.split()[1:] == ["3", "75.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "ok"]
-    assert second.split() == ["b", "1", "25.0%", "2.50", "3.25", "2.00", "2.50", "4", "7", "resting"]
-    assert third.split()[-7:] == ["4", "7", "failing", "(4", "in", "a", "row)"]
+    assert first.split()[1:] == ["3", "75.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "ok"]
+    assert second.split() == ["b", "1", "25.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "resting"]
+    assert third.split()[-8:] == ["4", "7", "-", "failing", "(4", "in", "a", "row)"]
 
 
 @pytest.mark.usefixtures("serving")
@@ -75,3 +75,27 @@ def test_another_model_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
     """With what to do."""
     assert main(["status", "no such model"]) == 1
     assert "no routed model called 'no such model'" in capsys.readouterr().err
+
+
+def test_power_drift_and_trouble_with_the_disk_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A measured figure is told from a declared one; what cannot be kept or measured is said below the table."""
+    measured = {**_target("a", 3), "power_w": {"value": 42.0, "source": "measured"}}
+    measured["latency"] = {**measured["latency"], "p90_ms": 3.0}
+    declared = {**_target("d", 1), "power_w": {"value": 15.0, "source": "estimated"}}
+    declared["last_drift"] = {"direction": "slower", "factor": 3.0, "observation": 90}
+    state = {"directory": "/s", "inherited": [], "saved_at": 0.0, "errors": 2, "problem": "/s is full"}
+    power = {"cpu": "RAPL: only root may"}
+    served = StatusSocket(
+        lambda: {"model": "m", "policy": "p", "targets": [measured, declared], "state": state, "power": power}
+    )
+    served.start()
+    try:
+        assert main(["status", "m"]) == 0
+    finally:
+        served.close()
+    *_, first, second, kept, meter = capsys.readouterr().out.splitlines()
+    assert first.split()[3:6] == ["2.50", "3.00", "3.25"]
+    assert first.endswith("42 W   ok")
+    assert second.endswith("~15 W  ok, became slower x3.00")
+    assert kept == "not kept: /s is full (2 errors)"
+    assert meter == "power of cpu: RAPL: only root may"

@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 
+NEWER_OF_A_TARGET = {
+    "consecutive_failures": 0,
+    "error_rate": 0.0,
+    "drifts": 0,
+    "last_drift": None,
+    "power_w": {"value": 0.0, "source": "unknown"},
+    "memory_mb": {"value": 0.0, "source": "unknown"},
+}
 TARGET = {
     "target": {"name": "onnx-cpu", "model": "m-onnx-cpu", "version": None, "backend": "cpu", "variant": "onnx"},
     **dict.fromkeys(("in_flight", "chosen", "succeeded", "failed", "refused", "cancelled"), 1),
     "resting": False,
-    "consecutive_failures": 0,
     "confidence": 0.5,
     "latency": {
         "count": 1,
@@ -36,9 +43,11 @@ TARGET = {
         "predicted_total_ms": 2.0,
         "measured_total_ms": 2.5,
         "mean_relative_error": 0.2,
+        "p90_ms": 2.75,
     },
+    **NEWER_OF_A_TARGET,
 }
-STATUS: dict[str, Any] = {"model": "m", "policy": "latency", "targets": [TARGET]}
+STATUS: dict[str, Any] = {"model": "m", "policy": "latency", "targets": [TARGET], "state": None, "power": {}}
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"
 SERVER = 4_000_000_001  # larger than any process id, so that nothing else on the machine is asked
@@ -91,11 +100,11 @@ def test_a_status_arrives_as_it_was_sent() -> None:
         ours()
 
 
-def test_a_server_that_does_not_count_failures_is_understood() -> None:
-    """The status of an older server lacks the key; nothing is known to fail there."""
-    older = {key: value for key, value in TARGET.items() if key != "consecutive_failures"}
-    with listening(lambda: {**STATUS, "targets": [older]}):
-        assert ours()["targets"] == [TARGET]
+def test_an_older_servers_status_is_understood() -> None:
+    """It lacks some keys; nothing is known to fail there, to drift, or to be kept."""
+    older = {key: value for key, value in TARGET.items() if key not in NEWER_OF_A_TARGET}
+    with listening(lambda: {"model": "m", "policy": "latency", "targets": [older]}):
+        assert ours() == {"server_pid": os.getppid(), **STATUS}
 
 
 def test_a_taken_name_does_not_fail_the_model(capfd: pytest.CaptureFixture[str]) -> None:
