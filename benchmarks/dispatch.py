@@ -1,4 +1,4 @@
-"""``scripts/bench dispatch``: direct, a naive synchronous BLS router and ours, interleaved in one run.
+"""``scripts/bench dispatch``: direct, a naive synchronous BLS router, ours without merging and ours, interleaved.
 
 Every figure is a median over rounds; in each round all designs run one after another, so that a ratio compares what
 the machine did within the same seconds. The load comes from `triton_router.testing.load` on the same machine.
@@ -35,13 +35,16 @@ class Row:
     direct_model: str
     direct_throughput: float
     naive_throughput: float
+    unmerged_throughput: float
     ours_throughput: float
     direct_p50_ms: float
     naive_p50_ms: float
+    unmerged_p50_ms: float
     ours_p50_ms: float
     ours_to_naive_throughput: float
     ours_to_naive_p50: float
     ours_to_direct_throughput: float
+    ours_to_unmerged_p50: float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench dispatch", description=__doc__)
     parser.add_argument(
-        "--cases", default="tiny,batched,minilm,megabyte", help="comma-separated (default: %(default)s)"
+        "--cases", default="tiny,batched,unbatched,minilm,megabyte", help="comma-separated (default: %(default)s)"
     )
     parser.add_argument("--clients", default="1,4,8,32,64", help="comma-separated (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each design (default: %(default)s)")
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(url: str, case: Case, concurrencies: Sequence[int], args: argparse.Namespace) -> list[Row]:
-    designs = [*case.siblings, case.naive, case.ours]
+    designs = [*case.siblings, case.naive, case.unmerged, case.ours]
     requests = {model: [encode(url, model, inputs) for inputs in case.inputs] for model in designs}
     for model in designs:
         _run(url, requests[model], 4, args.seconds)  # warm up
@@ -119,33 +122,39 @@ def _row(case: Case, clients: int, results: dict[str, list[LoadResult]]) -> Row:
 
     best = max(case.siblings, key=throughput)
     pairs = list(zip(results[case.ours], results[case.naive], results[best], strict=True))
+    switched = zip(results[case.ours], results[case.unmerged], strict=True)
     return Row(
         case=case.name,
         clients=clients,
         direct_model=best,
         direct_throughput=throughput(best),
         naive_throughput=throughput(case.naive),
+        unmerged_throughput=throughput(case.unmerged),
         ours_throughput=throughput(case.ours),
         direct_p50_ms=p50(best),
         naive_p50_ms=p50(case.naive),
+        unmerged_p50_ms=p50(case.unmerged),
         ours_p50_ms=p50(case.ours),
         ours_to_naive_throughput=statistics.median(o.throughput / n.throughput for o, n, _ in pairs),
         ours_to_naive_p50=statistics.median(o.quantile_ms(0.5) / n.quantile_ms(0.5) for o, n, _ in pairs),
         ours_to_direct_throughput=statistics.median(o.throughput / d.throughput for o, _, d in pairs),
+        ours_to_unmerged_p50=statistics.median(o.quantile_ms(0.5) / u.quantile_ms(0.5) for o, u in switched),
     )
 
 
 def _print_markdown(rows: Sequence[Row]) -> None:
     print(
-        "| workload | clients | direct /s | naive /s | ours /s | naive p50 ms | ours p50 ms "
-        "| ours : naive, throughput | ours : naive, p50 | ours : direct, throughput |"
+        "| workload | clients | direct /s | naive /s | not merged /s | ours /s | naive p50 ms | not merged p50 ms "
+        "| ours p50 ms | ours : naive, throughput | ours : naive, p50 | ours : not merged, p50 "
+        "| ours : direct, throughput |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row.case} | {row.clients} | {row.direct_throughput:.0f} | {row.naive_throughput:.0f} "
-            f"| {row.ours_throughput:.0f} | {row.naive_p50_ms:.2f} | {row.ours_p50_ms:.2f} "
-            f"| {row.ours_to_naive_throughput:.2f} | {row.ours_to_naive_p50:.2f} "
+            f"| {row.unmerged_throughput:.0f} | {row.ours_throughput:.0f} | {row.naive_p50_ms:.2f} "
+            f"| {row.unmerged_p50_ms:.2f} | {row.ours_p50_ms:.2f} "
+            f"| {row.ours_to_naive_throughput:.2f} | {row.ours_to_naive_p50:.2f} | {row.ours_to_unmerged_p50:.2f} "
             f"| {row.ours_to_direct_throughput:.2f} |"
         )
 

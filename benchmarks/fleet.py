@@ -47,6 +47,11 @@ class Case:
         """Name of the routed model over all siblings."""
         return f"routed-{self.name}"
 
+    @property
+    def unmerged(self) -> str:
+        """Name of the same with merging switched off."""
+        return f"unmerged-{self.name}"
+
 
 def synthetic_cases() -> list[Case]:
     """Return the workloads that need no model file."""
@@ -55,6 +60,7 @@ def synthetic_cases() -> list[Case]:
     return [
         Case("tiny", ("tiny",), ({"X": row},)),
         Case("batched", ("batched",), ({"X": row},)),
+        Case("unbatched", ("unbatched",), ({"X": row},)),
         Case("megabyte", ("megabyte",), ({"X": megabyte},)),
     ]
 
@@ -81,7 +87,8 @@ def build(directory: Path, cases: Sequence[Case], minilm: Path | None) -> None:
         for sibling in case.siblings:
             shutil.copytree(source / sibling, directory / sibling, ignore=shutil.ignore_patterns("__pycache__"))
         _write_naive(directory, case)
-        _write_routed(directory, case, source)
+        _write_routed(directory, case, source, merges=True)
+        _write_routed(directory, case, source, merges=False)
 
 
 def _write_naive(directory: Path, case: Case) -> None:
@@ -99,15 +106,17 @@ def _write_naive(directory: Path, case: Case) -> None:
     (directory / case.naive / CONFIG_FILE).write_text(render(config))
 
 
-def _write_routed(directory: Path, case: Case, source: Path) -> None:
-    routed = directory / case.ours
+def _write_routed(directory: Path, case: Case, source: Path, *, merges: bool) -> None:
+    routed = directory / (case.ours if merges else case.unmerged)
     (routed / "1").mkdir(parents=True)
     if case.name == "minilm":
         config = read(source / "minilm")
-        config.name = case.ours
+        config.name = routed.name
         (routed / CONFIG_FILE).write_text(render(config))
-        shutil.copy(source / "minilm" / "router.yaml", routed)
-        return
-    (routed / CONFIG_FILE).write_text('backend: "router"\n')
-    targets = [{"name": sibling, "model": sibling} for sibling in case.siblings]
-    (routed / "router.yaml").write_text(yaml.safe_dump({"targets": targets}))
+        settings = yaml.safe_load((source / "minilm" / "router.yaml").read_text())
+    else:
+        (routed / CONFIG_FILE).write_text('backend: "router"\n')
+        settings = {
+            "targets": [{"name": sibling, "model": sibling, "batch_independent": True} for sibling in case.siblings]
+        }
+    (routed / "router.yaml").write_text(yaml.safe_dump({**settings, "merge": {"enabled": merges}}))
