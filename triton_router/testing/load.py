@@ -11,6 +11,7 @@ import selectors
 import socket
 import time
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import tritonclient.http as triton
@@ -66,20 +67,29 @@ def encode(url: str, model: str, inputs: Mapping[str, NDArray[np.generic]]) -> b
     return head.encode() + b"\r\n" + body
 
 
-def closed_loop(
-    url: str, requests: Sequence[bytes], *, clients: int, count: int, seconds: float, seed: int = 0
+def closed_loop(  # noqa: PLR0913 - what a load is
+    url: str,
+    requests: Sequence[bytes],
+    *,
+    clients: int,
+    count: int,
+    seconds: float,
+    seed: int = 0,
+    in_turn: bool = False,
 ) -> LoadResult:
     """Keep ``clients`` requests in flight until ``count`` were sent or ``seconds`` have passed.
 
     Args:
         url: ``host:port``.
-        requests: Encoded requests; each client draws from them at random.
+        requests: Encoded requests; each client draws from them at random, unless they are to be sent in turn.
         clients: Connections, each with one request in flight.
         count: Most requests to send.
         seconds: Longest time to send for. Answers under way are awaited, 30 s at most.
         seed: Of the draw.
+        in_turn: Whether requests are sent one after the other, from the first again after the last.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, not a secret
+    draw = cycle(requests).__next__ if in_turn else lambda: rng.choice(requests)
     result = LoadResult()
     sent = 0
     with selectors.DefaultSelector() as selector:
@@ -88,7 +98,7 @@ def closed_loop(
         connections = [_Connection(url) for _ in range(min(clients, count))]
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
-            connection.send(rng.choice(requests))
+            connection.send(draw())
             sent += 1
         waiting = len(connections)
         while waiting:
@@ -100,7 +110,7 @@ def closed_loop(
                 if not connection.receive(result):
                     continue
                 if sent < count and time.perf_counter() < deadline:
-                    connection.send(rng.choice(requests))
+                    connection.send(draw())
                     sent += 1
                 else:
                     waiting -= 1
