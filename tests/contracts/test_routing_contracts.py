@@ -30,6 +30,8 @@ FILTERS = [
     *(pytest.param(f, id=name) for name, f in getmembers(filters, isfunction) if f.__module__ == filters.__name__),
     pytest.param(filters.Late(0.9), id="Late"),
     pytest.param(filters.Overloaded(0.5), id="Overloaded"),
+    pytest.param(filters.Slow(5.0), id="Slow"),
+    pytest.param(filters.Sluggish(50.0), id="Sluggish"),
 ]
 FILTERS = [plugin for plugin in FILTERS if plugin.id[0] != "_"]
 SCORERS = [

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from triton_router.config.loading import Document, parse_yaml, read_text
+from triton_router.config.loading import MAX_DEPTH, Document, parse_yaml, read_text
 from triton_router.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from triton_router.config.loading import KeyPath
 
 MAX_JSON_CHARACTERS = 1 << 18
 """Lines are found by a slow parser; a routing configuration has a few thousand characters."""
@@ -39,8 +41,28 @@ def parse_json(text: str, *, source: str) -> Document:
         raise ConfigError(f"{source}: nested too deeply", hint="correct the JSON") from error
     except ValueError as error:
         raise ConfigError(f"{source}: {error}", hint="correct the JSON") from error
-    # Valid JSON has tabs between values only, where YAML has none.
-    return Document(source, data, parse_yaml(text.replace("\t", " "), source=source).lines)
+    if _is_deeper(data, MAX_DEPTH):
+        raise ConfigError(f"{source}: nested deeper than {MAX_DEPTH} levels", hint="correct the JSON")
+    return Document(source, data, _lines(text))
+
+
+def _lines(text: str) -> dict[KeyPath, int]:
+    """Return the line of each value; none for the rare JSON that is no YAML: messages then name the key alone."""
+    try:
+        # Valid JSON has tabs between values only, where YAML has none.
+        return parse_yaml(text.replace("\t", " "), source="").lines
+    except ConfigError:
+        return {}
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        inner = list(cast("dict[str, object]", value).values())
+    elif isinstance(value, list):
+        inner = cast("list[object]", value)
+    else:
+        return False
+    return levels == 0 or any(_is_deeper(item, levels - 1) for item in inner)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

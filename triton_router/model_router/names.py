@@ -16,7 +16,7 @@ def backend_of(name: Backend | str) -> Backend:
     try:
         return backend_named(name)
     except ValueError as error:
-        known = [*Backend, "cuda", "ane", "mps"]
+        known = [*map(str, Backend), "cuda", "ane", "mps"]
         raise InvalidInputError(
             f"unknown backend {name!r}{suggestion(name, known)}", hint=f"use one of {', '.join(known)}"
         ) from error

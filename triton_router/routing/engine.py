@@ -91,7 +91,7 @@ class RoutingEngine:
             RequestError: No target meets the request's constraints; nothing is reserved.
         """
         with self._lock:
-            return self._decide(self._rules.applied_to(context) if self._rules.bound else context, now, policy)
+            return self._decide(self._rules.applied_to(context) if self._rules.max_latency_ms else context, now, policy)
 
     def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
@@ -355,6 +355,8 @@ def _filters_of(rules: RoutingRules) -> tuple[Filter, ...]:
         found.append(filters.Overloaded(rules.max_backend_utilization))
     if rules.fallback and rules.fallback_latency_ms:
         found.append(filters.Slow(rules.fallback_latency_ms))
+    if rules.min_throughput:
+        found.append(filters.Sluggish(rules.min_throughput))
     if rules.preferred_backends:
         found.append(filters.not_preferred)
     return tuple(found)

@@ -46,10 +46,7 @@ def over_power(context: RoutingContext, candidates: Sequence[Candidate], _now: f
 def below_throughput(context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
     """Reject targets that cannot reach the request's rows per second, were nothing else to do; unknown ones pass."""
     bound = context.min_throughput
-    if not bound:
-        return ()
-    slowest_ms = context.batch_size * 1e3 / bound
-    return [(c, f"reaches less than {bound:g} rows/s") for c in candidates if c.alone_ms > slowest_ms]
+    return _below(bound, context, candidates) if bound else ()
 
 
 CONSTRAINTS: tuple[Filter, ...] = (disallowed, over_memory, over_power, below_throughput)
@@ -107,6 +104,18 @@ class Slow:
         return slow if len(slow) < len(candidates) else ()
 
 
+class Sluggish:
+    """Rejects targets that would serve fewer than ``bound`` rows per second of such requests, if another would not."""
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+
+    def __call__(self, context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+        """Judge all candidates."""
+        slow = _below(self._bound, context, candidates)
+        return slow if len(slow) < len(candidates) else ()
+
+
 class Overloaded:
     """Rejects targets whose device was busy for more than ``bound`` (0 to 1) of late, if another's was not."""
 
@@ -148,6 +157,11 @@ class Late:
         """Whether it is expected to answer in time; of unknown speed nothing is."""
         expected = candidate.expected_latency_ms
         return expected > 0.0 and candidate.profile.probability_within(expected, bound_ms) >= self._probability
+
+
+def _below(bound: float, context: RoutingContext, candidates: Sequence[Candidate]) -> Rejected:
+    slowest_ms = context.batch_size * 1e3 / bound
+    return [(c, f"reaches less than {bound:g} rows/s") for c in candidates if c.alone_ms > slowest_ms]
 
 
 def _known(figure: tuple[float, Source]) -> float:

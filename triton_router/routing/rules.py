@@ -24,7 +24,8 @@ class RoutingRules:
         preferred_backends: Chosen among first, while one of them can serve.
         excluded_backends: Never chosen.
         max_latency_ms: Latency bound of requests that bring none.
-        min_throughput: Rows per second asked for by requests that ask for none.
+        min_throughput: Rows per second below which a target is not chosen while another reaches them. Unlike a
+            request's own demand it refuses nothing: what is refused is never learned to be faster.
         max_backend_utilization: Share of the recent past, 0 to 1, above which a device gets no more while
             another is below.
         explore: Share of requests that may go to a target other than the favourite, so that its profile stays true;
@@ -52,22 +53,11 @@ class RoutingRules:
     fallback_latency_ms: float = 0.0
     warmup: int = 0
 
-    @property
-    def bound(self) -> bool:
-        """Whether requests that ask for nothing are bound all the same."""
-        return bool(self.max_latency_ms or self.min_throughput)
-
     def weight_of(self, backend: Backend) -> float:
         """Return what the backend's scores are multiplied with, in (0, 1]."""
         largest = max([1.0, *self.backend_weights.values()])
         return self.backend_weights.get(backend, 1.0) / largest
 
     def applied_to(self, context: RoutingContext) -> RoutingContext:
-        """Return the context with the bounds that it leaves open."""
-        if (context.max_latency_ms or not self.max_latency_ms) and (context.min_throughput or not self.min_throughput):
-            return context
-        return replace(
-            context,
-            max_latency_ms=context.max_latency_ms or self.max_latency_ms,
-            min_throughput=context.min_throughput or self.min_throughput,
-        )
+        """Return the context with the latency bound that it leaves open."""
+        return context if context.max_latency_ms else replace(context, max_latency_ms=self.max_latency_ms)
