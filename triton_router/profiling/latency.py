@@ -41,11 +41,14 @@ class Load(NamedTuple):
 IDLE = Load(0.0, 0.0, 0.0)
 _COMPANY = 0.5
 """Weight of a request that had company as evidence of what its shape takes alone."""
-_UNKNOWN = 2.0
-"""Observations of a shape from which on only requests alone say what it takes: under steady load nothing tells what
-a request takes from what it waits, and the division between the two would wander off."""
+_UNKNOWN = 1.0
+"""Observations of a shape from which on only requests alone say what it takes, as they do from the first where the
+law knows shapes like it: under steady load nothing tells what a request takes from what it waits, and the division
+between the two would wander off."""
 _USUAL = 2.5
 """A miss of more than this many usual ones is clipped there."""
+_BEYOND = 2.0
+"""A shape is beyond what the law knows if it would say this many times as much as all others have said."""
 _RATE = 0.05
 """Weight of the newest miss in the running means; larger while there are few."""
 _LEAST_SPREAD = 0.02
@@ -124,6 +127,10 @@ class LatencyModel:
         company = company if company > 1.0 else 1.0
         novel = loaded and self.load.is_novel(expected, company, ahead, device_ahead)
         known = shape.familiarity(work, rows)
+        guessed = known < _UNKNOWN and (not self.alone_seen or shape.is_novel(work, rows, _BEYOND))
+        if not (alone or loaded or guessed):
+            # Company came later, and nobody knows how much of the latency was its doing.
+            return 0.0
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
@@ -148,7 +155,7 @@ class LatencyModel:
                 shape.rescale(latency / alone_ms, _KEPT)
             self.alone_seen += 1
             shape.observe(latency, work, rows)
-        elif not novel and known < _UNKNOWN:
+        elif guessed and not novel:
             shape.observe(max(FLOOR_MS, latency * alone_ms / expected), work, rows, _COMPANY)
         return change
 

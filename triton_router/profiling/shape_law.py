@@ -82,10 +82,10 @@ class ShapeLaw:
         """Return the evidence for this very shape, in observations."""
         return self.cells.weight(key(work, rows))
 
-    def is_novel(self, work: float, rows: float) -> bool:
-        """Whether an observation of this shape says as much of some coefficient as all evidence before it."""
+    def is_novel(self, work: float, rows: float, share: float = _NOVEL) -> bool:
+        """Whether an observation of this shape says more of some coefficient than ``share`` of all evidence before it."""
         value = self.law(work, rows)
-        share = _NOVEL * value * value
+        share *= value * value
         known = self.fit.information
         quadratic = work * work / rows
         return (
