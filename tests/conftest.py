@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from triton_router.testing.triton_server import TritonServer
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what servers of the tests learn out of the user's own state directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state-home")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def start_triton() -> Iterator[Callable[..., TritonServer]]:
     """Start servers that live until the module's tests are over; arguments as for `triton_server`."""

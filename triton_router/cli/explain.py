@@ -75,7 +75,7 @@ def register(subparsers: Subparsers) -> None:
         "--shape", type=_shape, metavar="N,N...", help="shape of its largest input, batch dimension included"
     )
     parser.add_argument("--goal", choices=GOALS, default="balanced", help="its own wish (default: the policy's)")
-    parser.add_argument("--max-latency-ms", type=float, default=0.0, metavar="MS", help="its latency bound")
+    parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="its latency bound")
     parser.add_argument("--backends", metavar="NAME,...", help="backends that may serve it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run)
@@ -147,7 +147,7 @@ def _state_place(args: argparse.Namespace) -> Path:
 
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
     from triton_router.routing.types import OptimizationGoal, RoutingContext
-    from triton_router.serving.overrides import overrides_of
+    from triton_router.serving.overrides import backends, latency_bound
 
     shape: tuple[int, ...] | None = args.shape
     rows = args.batch or (shape[0] if shape else 1)
@@ -158,19 +158,16 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
         per_row, note = _elements_per_row(args.repository, config)
         work = rows * per_row
         notes += [note] if note else []
-    given = {"router_goal": args.goal}
-    if args.max_latency_ms:
-        given["router_max_latency_ms"] = args.max_latency_ms
-    if args.backends:
-        given["router_backends"] = args.backends
-    wish = overrides_of(given)
+    bound = 0.0 if args.max_latency_ms is None else latency_bound("--max-latency-ms", args.max_latency_ms)
     return (
         RoutingContext(
             batch_size=rows,
             work=work,
-            max_latency_ms=wish.max_latency_ms,
+            max_latency_ms=0.0
+            if args.max_latency_ms is None
+            else latency_bound("--max-latency-ms", args.max_latency_ms),
             optimization_goal=OptimizationGoal(args.goal),
-            allowed_backends=wish.backends,
+            allowed_backends=None if args.backends is None else backends("--backends", args.backends),
         ),
         notes,
     )

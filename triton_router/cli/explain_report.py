@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from triton_router.telemetry.snapshot_file import Snapshot
 
 _ALWAYS = ("target", "backend", "predicted", "p90", "confidence", "energy", "memory", "price/1000", "score")
+_REASONS = {
+    "policy": "by policy",
+    "late": "none is expected in time: the fastest",
+    "panic": "none is in a state to be chosen, so all are considered",
+    "refused": "none meets what the request demands, so it would be refused",
+}
 
 
 def basis(snapshots: Sequence[Snapshot], profiles: Mapping[str, TargetProfile], now: float) -> str:
@@ -33,10 +39,10 @@ def basis(snapshots: Sequence[Snapshot], profiles: Mapping[str, TargetProfile], 
 
 def print_report(model: str, explanation: Explanation, context: RoutingContext, rests_on: str) -> None:
     """Print the explanation as a table."""
-    chosen = printable(explanation.chosen.name) if explanation.chosen else "nothing: the request would be refused"
+    chosen = printable(explanation.chosen.name) if explanation.chosen else "nothing"
     print(f"{printable(model)}  {context.batch_size} rows, {context.work:.0f} elements, policy {explanation.policy}")
     print(f"rests on  {rests_on}")
-    print(f"chosen    {chosen} ({explanation.reason})")
+    print(f"chosen    {chosen} ({_REASONS.get(explanation.reason, explanation.reason)})")
     weights = explanation.weights
     headers = [*_ALWAYS, *(f"{name} x{weight:.2f}" for name, weight in weights.items()), "probability", "rejected"]
     output.print_table(headers, [_row(target, list(weights)) for target in explanation.targets])

@@ -67,7 +67,7 @@ def overrides_of(parameters: Mapping[str, object]) -> Overrides:
     for key, value in parameters.items():
         name = _name(key)
         if name in _READ and (name not in found or key.startswith(_PREFIX)):
-            found[name] = _READ[name](key, value)
+            found[name] = _READ[name](f"request parameter {key!r}", value)
     return Overrides(**found)
 
 
@@ -97,7 +97,8 @@ def _goal(key: str, value: object) -> OptimizationGoal:
         raise _refusal(key, value, f"one of {', '.join(OptimizationGoal)}") from None
 
 
-def _max_latency_ms(key: str, value: object) -> float:
+def latency_bound(key: str, value: object) -> float:
+    """Return a latency bound in milliseconds; ``key`` names it in the `RequestError` that a wrong one raises."""
     try:
         bound = float(_text(key, value))
     except ValueError:
@@ -107,7 +108,8 @@ def _max_latency_ms(key: str, value: object) -> float:
     return bound
 
 
-def _backends(key: str, value: object) -> frozenset[Backend]:
+def backends(key: str, value: object) -> frozenset[Backend]:
+    """Return backends separated by commas; ``key`` names them in the `RequestError` that wrong ones raise."""
     names = [name.strip().lower() for name in _text(key, value).split(",")]
     try:
         return frozenset(backend_named(name) for name in names)
@@ -134,12 +136,12 @@ def _text(key: str, value: object) -> str:
 def _refusal(key: str, value: object, wanted: str) -> RequestError:
     shown = printable(str(value))
     shown = shown if len(shown) <= _MAX_TEXT else f"{shown[:_MAX_TEXT]}..."
-    return RequestError(f"request parameter {key!r} cannot be {shown!r}", hint=f"pass {wanted}")
+    return RequestError(f"{key} cannot be {shown!r}", hint=f"pass {wanted}")
 
 
 _READ: Mapping[str, Callable[[str, object], object]] = {
     "goal": _goal,
-    "max_latency_ms": _max_latency_ms,
-    "backends": _backends,
+    "max_latency_ms": latency_bound,
+    "backends": backends,
     "explain": _explain,
 }

@@ -63,7 +63,7 @@ class StateDirectory:
         self.path = path
         self._model = model
         # Models may be called anything; a digest keeps two apart whose names look alike as files.
-        digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
         self._stem = f"{_safe(model)}-{digest}"
         self.file = path / f"{self._stem}@{_safe(instance)}.json"
 
