@@ -70,6 +70,7 @@ class SimulatedTarget:
             power_w=spec.power_w,
             power_source=Source.ESTIMATED if spec.power_w else Source.UNKNOWN,
             price_per_hour=spec.price_per_hour,
+            device=self.target.device,
         )
 
 

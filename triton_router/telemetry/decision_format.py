@@ -39,6 +39,7 @@ class TargetEntry(_Line):
         measured: ``(work, latency_ms)`` pairs that were known before the first request.
         power_w: Declared power while it works, or 0.
         price_per_hour: What its device costs, or 0.
+        device: Name of the device that it shares, if that is not its backend's only one.
     """
 
     name: _Name
@@ -48,6 +49,7 @@ class TargetEntry(_Line):
     power_w: _Count = 0.0
     power_source: Source = Source.UNKNOWN
     price_per_hour: _Count = 0.0
+    device: str = ""
 
 
 class Start(_Line):
@@ -148,7 +150,7 @@ def decision_line(
         "schema": SCHEMA,
         "kind": "decision",
         "time": round(time, 6),
-        "monotonic": round(monotonic, 6),
+        "monotonic": round(monotonic, 9),
         "model": model,
         "rows": context.batch_size,
         "work": decision.work,
@@ -165,7 +167,7 @@ def decision_line(
         ],
         "rejected": [{"target": target.name, "reason": reason} for target, reason in decision.rejections],
         "verdict": outcome.verdict.value,
-        "latency_ms": round(outcome.latency_ms, 4),
+        "latency_ms": round(outcome.latency_ms, 6),
         "attempts": attempts,
         "mirrored": decision.reason == "mirror",
     }
