@@ -88,6 +88,10 @@ class Answering:
         except RuntimeError:
             job()
 
+    def offer(self, job: Callable[[], None]) -> bool:
+        """Have an idle worker do such a job; False if there is none."""
+        return self._pool.offer(job)
+
     def refuse(self, sender: ResponseSender, error: Exception) -> None:
         """Answer a request that was not begun."""
         self._relay.send_last(sender, self.response_for(error))

@@ -168,19 +168,22 @@ class Merging:
             if not following:
                 answer()
                 return
-            self._answering.submit(answer)
             group, *others = following
             for other in others:
                 self._answering.submit(partial(self._run, lane, other))
+            if not self._answering.offer(answer):
+                # Behind whatever else waits for a worker: neither these answers nor others are to starve.
+                self._answering.submit(partial(self._run, lane, group))
+                answer()
+                return
 
     def _called(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
         """Make one call, and return what answers its requests."""
         if len(group) == 1:
             return self._called_alone(lane, group[0].call)
-        answers = self._together(lane, group) if group else []
-        if answers is None:
-            return partial(self._apart, group)
-        return partial(self._complete, group, answers)
+        if not group:
+            return _nothing
+        return self._called_together(lane, group)
 
     def _called_alone(self, lane: CallLane, call: Call) -> Callable[[], None]:
         started_at = self._clock()
@@ -189,7 +192,10 @@ class Merging:
             lane.learn(1, call.decision.context.work, started_at, self._clock())
         return partial(self._answering.complete, call, verdict, response)
 
-    def _complete(self, group: Sequence[LaneRequest], answers: Sequence[Answer]) -> None:
+    def _complete(
+        self, group: Sequence[LaneRequest], answers: Sequence[Answer], _joint: Response | None = None
+    ) -> None:
+        """Answer each request; ``_joint`` stays until then, for their tensors may lie in its memory."""
         for member, answer in zip(group, answers, strict=True):
             self._answering.complete(member.call, *answer)
 
@@ -204,18 +210,17 @@ class Merging:
         self._answering.cancel(call)
         return True
 
-    def _together(self, lane: CallLane, group: Sequence[LaneRequest]) -> list[Answer] | None:
-        """Make one call for all; None if it says nothing about each of them."""
+    def _called_together(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
         target = group[0].call.decision.target
         started_at = self._clock()
         try:
             response = self._calls.execute(target, group)
         except Exception:  # noqa: BLE001 - whatever does not fit together may fit alone
             lane.split(len(group))
-            return None
+            return partial(self._apart, group)
         ended_at = self._clock()
         if response.has_error():
-            return self._failed(lane, response, len(group))
+            return self._failed(lane, response, group)
         parts = self._parts(response, group)
         if parts is None:
             lane.merges = False
@@ -223,9 +228,9 @@ class Merging:
                 f"target {target.name!r} answered {len(group)} requests in one call with an output that is not one "
                 "row for each of theirs: its requests are no longer merged; it is not batch_independent"
             )
-            return None
+            return partial(self._apart, group)
         lane.learn(len(group), sum(member.call.decision.context.work for member in group), started_at, ended_at)
-        return [(Verdict.SUCCESS, part) for part in parts]
+        return partial(self._complete, group, [(Verdict.SUCCESS, part) for part in parts], response)
 
     def _parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
         try:
@@ -233,15 +238,19 @@ class Merging:
         except Exception:  # noqa: BLE001 - an output without an array, such as BF16
             return None
 
-    def _failed(self, lane: CallLane, response: Response, requests: int) -> list[Answer] | None:
-        """Return everybody's answer where the target could have answered nobody."""
+    def _failed(self, lane: CallLane, response: Response, group: Sequence[LaneRequest]) -> Callable[[], None]:
+        """Return what answers everybody where the target could have answered nobody, or else asks again for each."""
         message = response.error().message()
         if is_of_the_target(message):
-            return [self._calls.relayed(response) for _ in range(requests)]
+            return partial(self._complete, group, [self._calls.relayed(response) for _ in group])
         limit = _BATCH_LIMIT.search(message)
-        lane.split(requests, int(limit[1]) if limit else None)
-        return None
+        lane.split(len(group), int(limit[1]) if limit else None)
+        return partial(self._apart, group)
 
     def _apart(self, group: Sequence[LaneRequest]) -> None:
         for member in group:
             self._answering.submit(partial(self._answering.serve, member.call))
+
+
+def _nothing() -> None:
+    """Everybody has left."""

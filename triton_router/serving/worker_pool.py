@@ -41,23 +41,38 @@ class WorkerPool:
         Raises:
             RuntimeError: No thread can be started, and there is none yet: the job is not taken.
         """
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-            with self._growing:
-                self._grow()
+        self._take_worker()
         self._unfinished.append(None)
         self._jobs.put(job)
 
-    def _grow(self) -> None:
+    def offer(self, job: Callable[[], None]) -> bool:
+        """Have ``job`` run at once by an idle worker or a new one; False, and not taken, if there is none."""
+        if not self._take_worker():
+            return False
+        self._unfinished.append(None)
+        self._jobs.put(job)
+        return True
+
+    def _take_worker(self) -> bool:
+        if self._idle.acquire(blocking=False):
+            return True
         if len(self._threads) >= self._limit:
-            return
+            return False
+        with self._growing:
+            return self._grow()
+
+    def _grow(self) -> bool:
+        if len(self._threads) >= self._limit:
+            return False
         thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the process may have no more threads; those there are will do
             if not self._threads:
                 raise
-            return
+            return False
         self._threads.append(thread)
+        return True
 
     def close(self) -> None:
         """Let the jobs submitted so far finish, and those that they submit, then end the workers."""

@@ -37,7 +37,7 @@ MAX_ROWS = 16
 class Rig:
     """A dispatcher over one target that takes merged calls; its first call waits until ``go`` is set."""
 
-    def __init__(self, serve: Callable[[dict[str, Any]], Any], *, limit: int = 1) -> None:
+    def __init__(self, serve: Callable[[dict[str, Any]], Any], *, limit: int = 1, workers: int = 8) -> None:
         self.go = threading.Event()
         self.calls: list[dict[str, Any]] = []
         self.warnings: list[str] = []
@@ -53,8 +53,9 @@ class Rig:
         )
         forwarder = Forwarder(stub, batched=True)
         relay = Relay(stub, forwarder, streaming=False, clock=time.monotonic)
-        answering = Answering(self.engine.finish, relay, WorkerPool(8, name="test"), clock=time.monotonic)
-        self.lane = CallLane(limit=limit, max_rows=MAX_ROWS)
+        answering = Answering(self.engine.finish, relay, WorkerPool(workers, name="test"), clock=time.monotonic)
+        # All overhead, so that what can go together does.
+        self.lane = CallLane(limit=limit, max_rows=MAX_ROWS, measured=[(2, 3.0), (64, 3.0)] * 20)
         merging = Merging(
             {"t": self.lane}, MergedCalls(stub, forwarder, relay), answering, self.warnings.append, clock=time.monotonic
         )
@@ -146,6 +147,24 @@ def test_a_lone_request_is_forwarded_untouched() -> None:
     rig.answered(alone)
     assert rig.calls[0]["inputs"] == list(alone.tensors)
     assert rig.calls[0]["request_id"] == "id"
+
+
+def test_answers_do_not_starve_behind_further_calls() -> None:
+    """With a single worker and requests that never stop waiting, what has been answered is sent all the same."""
+    sent: list[int] = []
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        if len(rig.calls) < 50:
+            rig.dispatcher.execute([request(len(rig.calls))])
+        sent.append(sum(one.done.is_set() for one in first))
+        return doubled(arguments)
+
+    rig = Rig(serve, workers=1)
+    first = [request(n) for n in range(3)]
+    rig.answered(*first)
+    rig.dispatcher.close()
+    assert len(sent) >= 50
+    assert sent[10] == 3
 
 
 def test_nothing_of_one_client_travels_with_anothers() -> None:
@@ -317,8 +336,8 @@ def test_a_deadline_bounds_the_company() -> None:
     assert [len(group) for group in lane.leave(10.1, 3)] == [5], "too late already: nothing is gained by going apart"
 
 
-@pytest.mark.parametrize("limit", [1, 2])
-def test_many_at_once_from_a_jittery_target(limit: int) -> None:
+@pytest.mark.parametrize(("limit", "workers"), [(1, 8), (2, 8), (1, 1), (3, 2)])
+def test_many_at_once_from_a_jittery_target(limit: int, workers: int) -> None:
     """Under load from eight clients with random service times and failures, all is answered and counted."""
     rng = random.Random(5)
 
@@ -328,7 +347,7 @@ def test_many_at_once_from_a_jittery_target(limit: int) -> None:
             raise RuntimeError("boom")
         return doubled(arguments)
 
-    rig = Rig(jittery, limit=limit)
+    rig = Rig(jittery, limit=limit, workers=workers)
     rig.go.set()
     lock = threading.Lock()
 
