@@ -115,10 +115,7 @@ class LatencyModel:
         load = Load(*[_bounded(amount) for amount in load])
         shape = self.shape
         if not shape.count:
-            if self.prior and self.prior.latency_ms(work, rows):
-                shape.expect(self.prior.latency_ms, latency, work, rows)
-            shape.observe(latency, work, rows)
-            self.alone_seen = int(alone)
+            self._begin(latency, work, rows, alone=alone)
             return 0.0
         alone_ms = shape.predict(work, rows)
         expected = self.predict(work, *load, rows)
@@ -150,11 +147,7 @@ class LatencyModel:
                 max(0.0, latency - alone_ms), alone_ms, work, (company, ahead, device_ahead), unit_of(latency, expected)
             )
         if alone:
-            if not self.alone_seen:
-                # It outweighs what those with company suggested.
-                shape.rescale(latency / alone_ms, _KEPT)
-            self.alone_seen += 1
-            shape.observe(latency, work, rows)
+            self._learn_alone(latency, work, rows, alone_ms)
         elif guessed and not novel:
             shape.observe(max(FLOOR_MS, latency * alone_ms / expected), work, rows, _COMPANY)
         return change
@@ -183,6 +176,20 @@ class LatencyModel:
         size = abs(miss)
         spread = self.spread + rate * ((size if size < limit else limit) - self.spread)
         self.spread = _LEAST_SPREAD if spread < _LEAST_SPREAD else min(spread, _LARGEST_SPREAD)
+
+    def _begin(self, latency: float, work: float, rows: float, *, alone: bool) -> None:
+        """Take the first answer; the prior's curve goes through it."""
+        if self.prior and self.prior.latency_ms(work, rows):
+            self.shape.expect(self.prior.latency_ms, latency, work, rows)
+        self.shape.observe(latency, work, rows)
+        self.alone_seen = int(alone)
+
+    def _learn_alone(self, latency: float, work: float, rows: float, alone_ms: float) -> None:
+        if not self.alone_seen:
+            # The first that was alone outweighs what those with company suggested.
+            self.shape.rescale(latency / alone_ms, _KEPT)
+        self.alone_seen += 1
+        self.shape.observe(latency, work, rows)
 
     def _follow(self, change: float) -> None:
         factor = exp(change)

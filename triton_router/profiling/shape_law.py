@@ -83,7 +83,7 @@ class ShapeLaw:
         return self.cells.weight(key(work, rows))
 
     def is_novel(self, work: float, rows: float, share: float = _NOVEL) -> bool:
-        """Whether an observation of this shape says more of some coefficient than ``share`` of all evidence before it."""
+        """Whether an observation of this shape says more of a coefficient than ``share`` of all evidence before it."""
         value = self.law(work, rows)
         share *= value * value
         known = self.fit.information

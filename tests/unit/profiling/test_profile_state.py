@@ -156,7 +156,7 @@ def accepted(state: object) -> TargetProfile | None:
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(PLACES), HOSTILE)
 def test_a_broken_state_is_refused_or_harmless(place: tuple[str | int, ...], poison: object) -> None:
-    """Whatever stands anywhere in a state, it is refused as a ValueError, or the profile predicts and learns soundly."""
+    """Whatever stands anywhere in a state, it is refused as a ValueError, or predicts and learns soundly."""
     state: Any = json.loads(json.dumps(STATE))
     if place:
         holder = state
