@@ -45,10 +45,11 @@ def configured_engine(
         (target_of(settings), _configured(profiles[settings.name], config, settings)) for settings in config.targets
     ]
     policy, rules = routing_of(config, model)
+    logged = config.decision_log is not None
     split = next((split for split in splits_of(config) if split.covers(model)), None)
     if split:
-        return SplittingEngine(targets, (policy, rules), split, model, rng=rng)
-    return RoutingEngine(targets, policy, rules=rules, rng=rng, log_propensities=config.decision_log is not None)
+        return SplittingEngine(targets, (policy, rules), split, model, rng=rng, log_propensities=logged)
+    return RoutingEngine(targets, policy, rules=rules, rng=rng, log_propensities=logged)
 
 
 def target_of(settings: TargetConfig) -> Target:

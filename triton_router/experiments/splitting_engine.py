@@ -26,6 +26,7 @@ class SplittingEngine(RoutingEngine):
         split: The experiment.
         model: Name of the routed model.
         rng: Uniform numbers in [0, 1).
+        log_propensities: Whether each decision carries its probability within its arm.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class SplittingEngine(RoutingEngine):
         model: str,
         *,
         rng: Callable[[], float],
+        log_propensities: bool = False,
     ) -> None:
-        super().__init__(targets, routing[0], rng=rng, rules=routing[1])
+        super().__init__(targets, routing[0], rng=rng, rules=routing[1], log_propensities=log_propensities)
         self._split = split
         self._model = model
         self._serial = count()

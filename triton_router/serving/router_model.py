@@ -79,6 +79,8 @@ class TritonPythonModel:
             counts=self._counts,
             merged=self._dispatcher.merged_counts,
             observe=DriftLog(name, stub.Logger.log_warn).observe,
+            interval_s=config.router_config.metrics_interval,
+            publishes=config.router_config.enable_metrics,
         )
         self._status = StatusSocket(
             lambda: live_status(name, config.policy_for(name).name, engine.snapshot(time.monotonic()), self._parts())

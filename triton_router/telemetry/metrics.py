@@ -153,9 +153,11 @@ class MetricsFlusher:
         counts: Returns the counts of the whole model, by the names of `MODEL_FAMILIES`; those it leaves out are 0.
         merged: Returns the counts of each target that takes merged calls, by the names of `MERGING_FAMILIES`.
         observe: Is shown every state.
+        interval_s: Seconds between two publications.
+        publishes: Whether anything is published; without it states are still observed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything that is published, and how often
         self,
         stub: Any,
         model: str,
@@ -164,6 +166,8 @@ class MetricsFlusher:
         counts: Callable[[], Mapping[str, float]] = dict[str, float],
         merged: Callable[[], Mapping[str, Mapping[str, float]]] = dict[str, dict[str, float]],
         observe: Callable[[Sequence[TargetSnapshot]], None] = lambda _: None,
+        interval_s: float = INTERVAL_S,
+        publishes: bool = True,
     ) -> None:
         self._stub = stub
         self._model = model
@@ -171,6 +175,8 @@ class MetricsFlusher:
         self._counts = counts
         self._merged = merged
         self._observe = observe
+        self._interval_s = interval_s
+        self._publishes = publishes
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
 
@@ -187,18 +193,23 @@ class MetricsFlusher:
         published = _Published(self._stub, self._model)
         _KEPT.append(published)
         while True:
-            last = self._closing.wait(INTERVAL_S)
+            last = self._closing.wait(self._interval_s)
             try:
-                targets = self._snapshot()
-                self._observe(targets)
-                published.update(targets)
-                published.update_counts(MODEL_FAMILIES, self._counts())
-                for target, counts in self._merged().items():
-                    published.update_counts(MERGING_FAMILIES, counts, target=target)
+                self._round(published)
             except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
                 traceback.print_exc()
             if last:
                 return
+
+    def _round(self, published: _Published) -> None:
+        targets = self._snapshot()
+        self._observe(targets)
+        if not self._publishes:
+            return
+        published.update(targets)
+        published.update_counts(MODEL_FAMILIES, self._counts())
+        for target, counts in self._merged().items():
+            published.update_counts(MERGING_FAMILIES, counts, target=target)
 
 
 class _Published:

@@ -197,8 +197,10 @@ def test_the_builder_says_the_same_as_json() -> None:
         ('{"routing_rules": [{"policy": "latency"}]}', r"routing_rules.0.model_name_pattern: is required"),
         ('{"routing_rules": [{"model_name_pattern": "*", "preferred_backends": ["npu"]}]}', "unknown backend 'npu'"),
         (
-            '{"routing_rules": [{"model_name_pattern": "*", "preferred_backends": ["gpu"],'
-            ' "excluded_backends": ["cuda"]}]}',
+            (
+                '{"routing_rules": [{"model_name_pattern": "*", "preferred_backends": ["gpu"],'
+                ' "excluded_backends": ["cuda"]}]}'
+            ),
             "gpu is both preferred and excluded",
         ),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from triton_router.profiling.profile import TargetProfile
@@ -53,3 +54,15 @@ def test_merging_is_counted_by_target() -> None:
     assert set(shown) == {(name, target) for name in names for target in "ab"}
     assert shown["triton_router_merged_requests_total", "a"] == 9
     assert shown["triton_router_merged_requests_total", "b"] == 0
+
+
+def test_metrics_can_be_switched_off_and_states_are_still_seen() -> None:
+    """``enable_metrics: false``: nothing is published, and who watches for drift is shown every state."""
+    seen: list[object] = []
+    stub: Any = FakeStub(lambda _: None)
+    flusher = MetricsFlusher(stub, "routed", list, observe=seen.append, interval_s=0.001, publishes=False)
+    flusher.start()
+    while len(seen) < 3:
+        time.sleep(0.001)
+    flusher.close()
+    assert not stub.metrics
