@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TargetSnapshot:
-    """One target as it stands. Counts are since the routed model was loaded.
+    """One target as it stands. Counts are since the routed model was loaded; latencies and drifts, like all that is
+    learned, go back to where learning began.
 
     Attributes:
         chosen: Decisions for it, mirrored ones included.

@@ -149,7 +149,7 @@ class MetricsFlusher:
     Args:
         stub: The Python backend's module.
         model: Name of the routed model, the ``model`` label.
-        snapshot: Returns the current state of every target.
+        snapshot: Returns the current state of every target; what it counts until now is not published.
         counts: Returns the counts of the whole model, by the names of `MODEL_FAMILIES`; those it leaves out are 0.
         merged: Returns the counts of each target that takes merged calls, by the names of `MERGING_FAMILIES`.
         observe: Is shown every state.
@@ -177,6 +177,8 @@ class MetricsFlusher:
         self._observe = observe
         self._interval_s = interval_s
         self._publishes = publishes
+        # What was learned before this process began has been counted by the one that learned it.
+        self._inherited = _counters(snapshot())
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
 
@@ -190,7 +192,7 @@ class MetricsFlusher:
         self._thread.join()
 
     def _run(self) -> None:
-        published = _Published(self._stub, self._model)
+        published = _Published(self._stub, self._model, self._inherited)
         _KEPT.append(published)
         while True:
             last = self._closing.wait(self._interval_s)
@@ -212,12 +214,22 @@ class MetricsFlusher:
             published.update_counts(MERGING_FAMILIES, counts, target=target)
 
 
+def _counters(targets: Sequence[TargetSnapshot]) -> dict[tuple[str, int], float]:
+    return {
+        (target.target.name, index): float(family.value(target))
+        for target in targets
+        for index, family in enumerate(FAMILIES)
+        if family.kind == "COUNTER"
+    }
+
+
 class _Published:
     """What Triton's metrics show. Made and used by one thread, and never dropped."""
 
-    def __init__(self, stub: Any, model: str) -> None:
+    def __init__(self, stub: Any, model: str, counted: Mapping[tuple[str, int], float]) -> None:
         self._stub = stub
         self._model = model
+        self._before = counted
         self._families: dict[str, Any] = {}
         self._series: dict[tuple[str, int], tuple[Any, float]] = {}
         self._counted: dict[tuple[str, str], tuple[Any, float]] = {}
@@ -254,7 +266,7 @@ class _Published:
         is_counter = family.kind == "COUNTER"
         if key not in self._series:
             # After a reload the series goes on: a counter from where it was, a gauge from whatever it last showed.
-            self._series[key] = (self._metric(target, family), 0.0 if is_counter else math.nan)
+            self._series[key] = (self._metric(target, family), self._before.get(key, 0.0) if is_counter else math.nan)
         metric, shown = self._series[key]
         if value != shown:
             if is_counter:

@@ -66,3 +66,19 @@ def test_metrics_can_be_switched_off_and_states_are_still_seen() -> None:
         time.sleep(0.001)
     flusher.close()
     assert not stub.metrics
+
+
+def test_what_an_earlier_process_learned_is_not_counted_again() -> None:
+    """A profile that was taken over brings its history; its counters go on, as a reload's do, from where they were."""
+    profile = TargetProfile([(1, 2.0)])
+    for _ in range(20):
+        profile.record_latency(2.0, 1.0, 0.0, 0.0, 2.0, alone=True)
+    inherited = TargetProfile.from_state(profile.state())
+    engine = RoutingEngine([(Target("t", "m"), inherited)], policy_named("latency"), rng=random.Random(9).random)
+    stub: Any = FakeStub(lambda _: None)
+    flusher = MetricsFlusher(stub, "routed", lambda: engine.snapshot(0.0))
+    engine.finish(engine.decide(RoutingContext(1, 1.0), 0.0), Outcome(Verdict.SUCCESS, 3.0), 0.0)
+    flusher.start()
+    flusher.close()
+    (measured,) = [m for (name, _), m in stub.metrics.items() if name == "triton_router_latency_seconds_total"]
+    assert abs(measured.value - 0.003) < 1e-9
