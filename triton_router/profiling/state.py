@@ -77,9 +77,9 @@ def residuals_state(residuals: Residuals) -> list[float]:
     return [round(miss, _DIGITS) for miss in residuals.ring]
 
 
-def restored_residuals(state: State, key: str) -> Residuals:
-    """Return residuals as they were."""
-    return Residuals(state.numbers(key, -20.0, 20.0))
+def restored_residuals(state: State, key: str, kept: int) -> Residuals:
+    """Return residuals as they were, the newest ``kept`` of them."""
+    return Residuals(state.numbers(key, -20.0, 20.0), kept)
 
 
 def figure_state(figure: Figure) -> list[object]:
