@@ -93,13 +93,19 @@ def _meant(detail: ErrorDetails, details: list[ErrorDetails], settings: type[Bas
 
 
 def _keys_at(settings: type[BaseModel], path: list[str | int]) -> list[str]:
-    """Return the keys that a mapping at ``path`` may have."""
+    """Return the keys that a mapping at ``path`` may have; none where any may stand."""
+    found: type[BaseModel] | None = settings
     for part in path:
         if isinstance(part, str):
-            annotation = settings.model_fields[part].annotation
-            inner = [item for item in (annotation, *get_args(annotation)) if isinstance(item, type)]
-            settings = next(item for item in inner if issubclass(item, BaseModel))
-    return list(settings.model_fields)
+            found = _settings_in(found.model_fields[part].annotation) if found and part in found.model_fields else None
+    return list(found.model_fields) if found else []
+
+
+def _settings_in(annotation: object) -> type[BaseModel] | None:
+    """Return the settings that a field holds: itself, or one, or several of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _settings_in(part))), None)
 
 
 def _misread(detail: ErrorDetails) -> tuple[str, str]:
