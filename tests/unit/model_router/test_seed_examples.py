@@ -158,4 +158,3 @@ def test_the_json_configuration() -> None:
     assert decision.policy == "throughput"
     assert decision.primary_backend in {Backend.GPU, Backend.NEURAL_ENGINE}
     assert decision.context.max_latency_ms == 50.0
-    ModelRouterConfigBuilder().build().apply_to_router(router)
