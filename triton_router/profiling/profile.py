@@ -249,16 +249,16 @@ class TargetProfile:
         }
 
     @classmethod
-    def from_state(cls, state: object, *, prior: RooflinePrior | None = None, history: int = KEPT) -> Self:
-        """Return a profile as `state` described it; ``prior`` and ``history`` are as for a new one.
+    def from_state(cls, state: object, *, prior: RooflinePrior | None = None) -> Self:
+        """Return a profile as `state` described it; ``prior`` is as for a new one.
 
         Raises:
             ValueError: The state is not one that a profile gives: what is wrong is named, and nothing is believed.
         """
         source = State(state, "profile")
-        profile = cls(prior=prior, history=history)
+        profile = cls(prior=prior)
         stored.restore_model(profile._model, source.part("model"))
-        profile._residuals = stored.restored_residuals(source, "residuals", history)
+        profile._residuals = stored.restored_residuals(source, "residuals")
         stored.restore_histogram(profile._histogram, source.part("histogram"))
         counts = source.part("counts")
         for name in _COUNTS:

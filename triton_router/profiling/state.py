@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from triton_router.profiling.cells import CAPACITY, Cell, ShapeCells
 from triton_router.profiling.drift import DriftEvent
 from triton_router.profiling.figures import Figure, Source
-from triton_router.profiling.residuals import Residuals
+from triton_router.profiling.residuals import KEPT, Residuals
 from triton_router.profiling.validation import State, count, number, row
 
 if TYPE_CHECKING:
@@ -77,9 +77,10 @@ def residuals_state(residuals: Residuals) -> list[float]:
     return [round(miss, _DIGITS) for miss in residuals.ring]
 
 
-def restored_residuals(state: State, key: str, kept: int) -> Residuals:
-    """Return residuals as they were, the newest ``kept`` of them."""
-    return Residuals(state.numbers(key, -20.0, 20.0), kept)
+def restored_residuals(state: State, key: str) -> Residuals:
+    """Return residuals as they were."""
+    ring = state.numbers(key, -20.0, 20.0)
+    return Residuals(ring, max(KEPT, len(ring)))
 
 
 def figure_state(figure: Figure) -> list[object]:
