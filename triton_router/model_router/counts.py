@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
 from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
@@ -27,7 +27,12 @@ class _Count:
     failed: int = 0
     abandoned: int = 0
     total_ms: float = 0.0
-    latest_ms: deque[float] = field(default_factory=deque[float])
+    latest_ms: array[float] = field(default_factory=lambda: array("d"))
+
+    def keep(self, latency_ms: float, history: int) -> None:
+        """Note a latency and forget those before the last ``history``."""
+        self.latest_ms.append(latency_ms)
+        del self.latest_ms[:-history]
 
     def quantile(self, q: float) -> float:
         """Return what a share ``q`` of the latest latencies did not exceed; 0.0 if there is none."""
@@ -47,13 +52,13 @@ class ModelCounts:
     """
 
     def __init__(self, history: int) -> None:
-        self._backends = {backend: _Count(latest_ms=deque(maxlen=history)) for backend in Backend}
+        self._history = history
+        self._backends = {backend: _Count() for backend in Backend}
         self._arms: dict[Group, _Count] = {}
 
     def resize(self, history: int) -> None:
         """Let quantiles be of so many of the latest latencies from now on."""
-        for count in self._backends.values():
-            count.latest_ms = deque(count.latest_ms, maxlen=history)
+        self._history = history
 
     def decided(self, backend: Backend, group: Group | None) -> None:
         """Count a decision."""
@@ -65,7 +70,7 @@ class ModelCounts:
         for count in self._of(backend, group):
             count.succeeded += 1
             count.total_ms += latency_ms
-        self._backends[backend].latest_ms.append(latency_ms)
+        self._backends[backend].keep(latency_ms, self._history)
 
     def failed(self, backend: Backend, group: Group | None) -> None:
         """Count a failure."""

@@ -98,7 +98,6 @@ class ModelRouter:
         with self._lock:
             self._backends = found
             self._models = {}
-            self._leases = Leases(self._leases.timeout_s)
         return self
 
     def register_model(self, model_name: str, characteristics: ModelCharacteristics) -> None:

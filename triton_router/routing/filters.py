@@ -117,7 +117,10 @@ class Sluggish:
 
 
 class Overloaded:
-    """Rejects targets whose device was busy for more than ``bound`` (0 to 1) of late, if another's was not."""
+    """Rejects targets whose device is busy and was for more than ``bound`` (0 to 1) of late, if another's was not.
+
+    One that is idle now is not overloaded: a lone client who asks again and again keeps a device busy all the time.
+    """
 
     def __init__(self, bound: float) -> None:
         self._bound = bound
@@ -128,7 +131,7 @@ class Overloaded:
         busy = [
             (c, f"device busy for more than {bound:.0%} of the time")
             for c in candidates
-            if c.device.utilization > bound
+            if c.device.in_flight and c.device.utilization > bound
         ]
         return busy if len(busy) < len(candidates) else ()
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from triton_router.config.configured_engine import configured_engine
 from triton_router.config.loading import parse_yaml
@@ -127,3 +131,32 @@ def test_rendered_settings_are_read_back() -> None:
     written = full.model_dump_json(exclude_unset=True)
     assert validate_router_config(parse_yaml(written, source="again")) == full
     assert full.backend_weights == {Backend.NEURAL_ENGINE: 2.0}
+
+
+KEYS = [
+    "policy",
+    "name",
+    "parameters",
+    "router_config",
+    "routing_rules",
+    "ab_tests",
+    "backend_weights",
+    "model_name_pattern",
+]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["latency", "gpu", "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
+def test_known_keys_in_wrong_places_are_refused_and_nothing_else_happens(data: dict[str, object]) -> None:
+    """Whatever stands where, it is accepted or a ConfigError, with a suggestion or without."""
+    targets = [{"name": "a", "model": "m"}]
+    with suppress(ConfigError):
+        validate_router_config(parse_yaml(json.dumps({"targets": targets, **data}), source="router.yaml"))

@@ -250,6 +250,18 @@ def test_max_backend_utilization() -> None:
         assert chosen(router) is expected
 
 
+def test_a_lone_client_does_not_overload_a_device() -> None:
+    """``max_backend_utilization``: who asks again as soon as it is answered keeps a device busy, and may keep it."""
+    clock = Clock()
+    router = made("cpu", "gpu", policy="latency", config=switched(max_backend_utilization=0.5), clock=clock)
+    taught(router, {CPU: 900.0, GPU: 100.0})
+    for _ in range(200):
+        decision = router.route_request("resnet50", RoutingContext())
+        assert decision.primary_backend is GPU
+        clock.now += 0.1
+        router.record_execution("resnet50", decision, 100.0)
+
+
 def test_enable_fallback() -> None:
     """``enable_fallback``: off, decisions name no other backend."""
     assert made().route_request("resnet50", RoutingContext()).secondary_backends

@@ -199,11 +199,14 @@ def test_backends_have_aliases() -> None:
     assert found.primary_backend is MPS
 
 
-def test_registering_again_forgets_and_open_decisions_end_well() -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["register", "initialize"])
+def test_beginning_again_forgets_and_open_decisions_end_well(*, again: bool) -> None:
     """The new model starts afresh; what was decided for the old one can still be recorded, once."""
     router = made("gpu")
     taught(router, {GPU: 50.0})
     decision = router.route_request("resnet50", ONE)
+    if again:
+        router.initialize(["gpu"])
     router.register_model("resnet50", RESNET)
     router.record_execution("resnet50", decision, 50.0)
     assert router.get_metrics().get_model_metrics("resnet50").total_requests == 0
