@@ -28,6 +28,7 @@ HEADER_PATTERN = "x-router-(goal|max-latency-ms|backends|explain)"
 """The headers that a server has to forward, as a regular expression for whole names."""
 
 _PREFIX, _HEADER_PREFIX = "router_", "x-router-"
+_EMPTY = len("{}")
 _MAX_TEXT = 128
 _DAY_MS = 86_400_000.0
 _YES, _NO = ("true", "1", "yes"), ("false", "0", "no")
@@ -55,7 +56,7 @@ def overrides(text: str) -> Overrides | None:
         RequestError: A value of one of these parameters is not one.
     """
     # Parsing costs more than all the rest; requests that say nothing to the router do not pay for it.
-    if len(text) <= len("{}") or "router" not in text.lower():
+    if len(text) <= _EMPTY or "router" not in text.lower():
         return None
     wish = overrides_of(_parameters(text))
     return None if wish == _NOTHING else wish

@@ -26,6 +26,8 @@ SCHEMA = 1
 """Of the file as a whole; what a profile writes of itself carries its own."""
 MAX_BYTES = 8 << 20
 """256 targets, the most that a routed model has, at four times what a profile takes."""
+MAX_ORIGINS = 256
+"""Learners that a snapshot names; of the longest gone nothing is left in what fades."""
 FILE_MODE = 0o600
 
 _Pair = Annotated[tuple[int, float], Field(strict=False)]
@@ -74,7 +76,7 @@ class Snapshot(_Part):
     model: _ShortText
     instance: _ShortText
     machine: _ShortText
-    origins: Annotated[tuple[_ShortText, ...], Field(min_length=1, max_length=1024, strict=False)]
+    origins: Annotated[tuple[_ShortText, ...], Field(min_length=1, max_length=MAX_ORIGINS, strict=False)]
     written_at: Annotated[float, Field(ge=0)]
     targets: Annotated[dict[_ShortText, TargetState], Field(max_length=256)]
 

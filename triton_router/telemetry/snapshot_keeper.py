@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from triton_router.telemetry.inheritance import inherit
-from triton_router.telemetry.snapshot_file import Snapshot, TargetState, identity_of
+from triton_router.telemetry.snapshot_file import MAX_ORIGINS, Snapshot, TargetState, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ class SnapshotKeeper:
         if found.own and found.own.origins and inheritance.profiles:
             self._origins = found.own.origins
         else:
-            self._origins = (*self._origins, *inheritance.origins)
+            self._origins = (*self._origins, *inheritance.origins)[:MAX_ORIGINS]
         self._inherited = sorted(inheritance.profiles)
         return inheritance.profiles
 

@@ -1,6 +1,6 @@
 """The state directory: where the snapshots of routed models lie, one file for each model and instance.
 
-What cannot be used is set aside under a new name and reported, never deleted and never trusted.
+What cannot be used is set aside under a new name and reported, and never trusted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from triton_router.telemetry.inheritance import profiles_in
 from triton_router.telemetry.snapshot_file import Snapshot, read_snapshot, write_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 STATE_VARIABLE = "TRITON_ROUTER_STATE_DIR"
@@ -25,7 +26,7 @@ DIRECTORY_MODE = 0o700
 MAX_SET_ASIDE = 4
 """Most unusable files that are kept for one snapshot; further ones replace the last."""
 MAX_INSTANCES = 64
-"""Most snapshots of one model that are looked at, the newest."""
+"""Most snapshots of one model that are kept, the newest: containers have a new name at every start."""
 _STALE_S = 60.0
 """A half-written file that is older belongs to a process that was killed."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -71,16 +72,19 @@ class StateDirectory:
         """Read what lies there.
 
         Args:
-            set_aside: Whether files that cannot be used are given another name; else they are only reported.
+            set_aside: Whether files that cannot be used are given another name, and superfluous ones removed; else
+                nothing is changed.
         """
         problems: list[str] = []
         own: Snapshot | None = None
         others: list[Snapshot] = []
         try:
             files = self._files()
+            if set_aside:
+                self._clear(files[MAX_INSTANCES:])
         except OSError as error:
             return Found(None, [], [f"{self.path} cannot be read: {error.strerror}; learning starts afresh"])
-        for file in files:
+        for file in files[:MAX_INSTANCES]:
             try:
                 snapshot = self._usable(file)
             except TritonRouterError as error:
@@ -106,24 +110,33 @@ class StateDirectory:
     def _files(self) -> list[Path]:
         if not self.path.exists():
             return []
-        self._remove_half_written()
         files = [path for path in self.path.iterdir() if self._is_ours(path)]
-        files.sort(key=lambda path: (path == self.file, path.lstat().st_mtime), reverse=True)
-        return files[:MAX_INSTANCES]
+        files.sort(key=lambda path: (path == self.file, _modified_at(path)), reverse=True)
+        return files
 
     def _is_ours(self, path: Path) -> bool:
         return path.name.startswith(f"{self._stem}@") and path.suffix == ".json"
 
-    def _remove_half_written(self) -> None:
-        for path in self.path.glob(f".{self.file.name}.*.tmp"):
+    def _clear(self, superfluous: Iterable[Path]) -> None:
+        half_written = [
+            path for path in self.path.glob(f".{self.file.name}.*.tmp") if time.time() - _modified_at(path) > _STALE_S
+        ]
+        for path in (*half_written, *superfluous):
             with suppress(OSError):  # another process may remove it too; a read-only directory keeps it
-                if time.time() - path.lstat().st_mtime > _STALE_S:
-                    path.unlink()
+                path.unlink()
 
     def _usable(self, file: Path) -> Snapshot:
         snapshot = read_snapshot(file)
         profiles_in(snapshot, expected_model=self._model)
         return snapshot
+
+
+def _modified_at(path: Path) -> float:
+    """Return seconds since 1970; 0 for a file that another process has just removed."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _set_aside(file: Path) -> str:

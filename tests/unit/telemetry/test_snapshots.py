@@ -20,9 +20,16 @@ from triton_router.config.router_config import TargetConfig
 from triton_router.errors import InvalidInputError
 from triton_router.profiling.profile import TargetProfile
 from triton_router.telemetry.inheritance import inherit
-from triton_router.telemetry.snapshot_file import MAX_BYTES, Snapshot, TargetState, identity_of, read_snapshot
+from triton_router.telemetry.snapshot_file import (
+    MAX_BYTES,
+    MAX_ORIGINS,
+    Snapshot,
+    TargetState,
+    identity_of,
+    read_snapshot,
+)
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
-from triton_router.telemetry.state_directory import MAX_SET_ASIDE, StateDirectory
+from triton_router.telemetry.state_directory import MAX_INSTANCES, MAX_SET_ASIDE, StateDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -248,6 +255,22 @@ def test_two_instances_learn_as_one(tmp_path: Path) -> None:
     fourth = Instance(tmp_path / "shared", name="four")
     assert fourth.profiles["a"].observations == 80
     assert sum("in another snapshot already" in line for line in fourth.said) == 2
+
+
+def test_instances_that_come_and_go_fill_neither_directory_nor_file(tmp_path: Path) -> None:
+    """Containers have a new name at every start: the oldest snapshots are removed, and origins are bounded."""
+    for number in range(MAX_INSTANCES + 20):
+        instance = Instance(tmp_path, name=f"pod-{number}")
+        instance.keeper._origins = (*instance.keeper._origins, *(f"{number}-{at}" for at in range(20)))[:MAX_ORIGINS]
+        instance.keep({"a": learned(count=9 + number)})
+        os.utime(instance.directory.file, (number, number))
+    assert len(list(tmp_path.iterdir())) <= MAX_INSTANCES + 1
+    last = Instance(tmp_path, name="last")
+    assert last.keeper.errors == 0
+    assert len(last.keeper._origins) <= MAX_ORIGINS
+    last.keep({"a": learned(count=500)})
+    assert last.keeper.status()["problem"] == ""
+    assert StateDirectory(tmp_path, MODEL, "pod-3").file not in set(tmp_path.iterdir())
 
 
 _WRITER = """
