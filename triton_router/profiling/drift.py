@@ -46,10 +46,10 @@ class CumulativeSum:
         self.down = 0.0
         self.up_run = 0
         self.down_run = 0
-        self._misses: tuple[float, ...] = ()
+        self._misses: tuple[tuple[float, bool], ...] = ()
 
-    def update(self, miss: float, spread: float) -> float:
-        """Note a log-miss and the usual size of one; return by how much the target has changed, as a log, or 0.0."""
+    def update(self, miss: float, spread: float, *, loaded: bool) -> float:
+        """Note a log-miss, the usual size of one, and its kind; return the change's logarithm, or 0.0 for none."""
         z = miss / spread
         z = min(CLIP, max(-CLIP, z))
         up = self.up + z - SLACK
@@ -58,23 +58,32 @@ class CumulativeSum:
             if self._misses:
                 self.reset()
             return 0.0
-        self._misses = (*self._misses[-RUN + 1 :], miss)
-        if up > 0.0:
-            self.up, self.up_run = up, self.up_run + 1
-        else:
-            self.up, self.up_run = 0.0, 0
-        if down > 0.0:
-            self.down, self.down_run = down, self.down_run + 1
-        else:
-            self.down, self.down_run = 0.0, 0
+        self._misses = (*self._misses[-RUN + 1 :], (miss, loaded))
+        self.up, self.up_run = (up, self.up_run + 1) if up > 0.0 else (0.0, 0)
+        self.down, self.down_run = (down, self.down_run + 1) if down > 0.0 else (0.0, 0)
         if up > LIMIT:
-            return max(0.0, median(self._misses[-self.up_run :]))
+            return max(0.0, median(self._run(self.up_run)))
         if down > LIMIT:
-            return min(0.0, median(self._misses[-self.down_run :]))
+            return min(0.0, median(self._run(self.down_run)))
         return 0.0
+
+    def change_of(self, change: float, *, loaded: bool) -> float:
+        """Return how much of a change, just found, requests of one kind show: theirs, or all of it if there were none.
+
+        One that is less than half of it, or to the other side, is none: the other kind alone has changed.
+        """
+        run = self.up_run if change > 0.0 else self.down_run
+        own = [miss for miss, kind in self._misses[-run:] if kind is loaded]
+        if not own:
+            return change
+        shown = median(own)
+        return shown if shown * change > 0.0 and abs(shown) > abs(change) / 2.0 else 0.0
 
     def reset(self) -> None:
         """Begin anew."""
         self.up = self.down = 0.0
         self.up_run = self.down_run = 0
         self._misses = ()
+
+    def _run(self, length: int) -> list[float]:
+        return [miss for miss, _ in self._misses[-length:]]

@@ -75,6 +75,7 @@ class LatencyModel:
 
     Attributes:
         prior: What to expect while nothing is measured.
+        test: For changes.
         spread: Running mean of the log-misses, clipped.
         error: Running mean of |measured - predicted| / measured, before each answer was learned; 1.0 at first.
     """
@@ -132,12 +133,11 @@ class LatencyModel:
         miss = log(latency / expected)
         limit = _USUAL * self.spread
         self._note(latency, expected, miss, limit)
-        change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread)
+        change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread, loaded=loaded)
         if change:
             self._follow(change)
-            factor = exp(change)
-            alone_ms *= factor
-            expected *= factor
+            alone_ms = shape.predict(work, rows)
+            expected = self.predict(work, *load, rows)
         elif abs(miss) > limit and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(limit if miss > 0.0 else -limit)
         if abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
@@ -192,10 +192,13 @@ class LatencyModel:
         self.shape.observe(latency, work, rows)
 
     def _follow(self, change: float) -> None:
-        factor = exp(change)
+        """Scale what has changed: requests alone and those with company say each whether theirs has."""
+        alone = self.test.change_of(change, loaded=False)
+        wait = self.test.change_of(change, loaded=True)
         self.spread = max(self.spread, _UNSURE)
-        self.shape.rescale(factor, _KEPT)
-        self.load.rescale(factor, _KEPT)
+        if alone:
+            self.shape.rescale(exp(alone), _KEPT)
+        self.load.rescale(exp(wait) if alone else 1.0, _KEPT)
         self.test.reset()
 
 

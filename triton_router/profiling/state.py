@@ -56,8 +56,9 @@ def restore_model(model: LatencyModel, state: State) -> None:
     model.alone_seen = state.count("alone_seen")
     model.spread = state.number("spread", 0.0, 1.0)
     model.error = state.number("error", 0.0, 2.0)
-    if model.shape.count and not model.shape.fit.information[0]:
-        raise ValueError("profile.shape counts observations, but its fit knows of none")
+    for name, law in (("shape", model.shape), ("load", model.load)):
+        if (law.count > 0) != (max(law.fit.information) > 0.0):
+            raise ValueError(f"profile.{name}: its count of observations and what its fit knows do not agree")
 
 
 def histogram_state(histogram: LatencyHistogram) -> dict[str, object]:

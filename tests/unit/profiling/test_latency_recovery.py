@@ -72,11 +72,11 @@ def test_mixed_sizes_under_load_are_learned(span: int) -> None:
     assert max(errors) < 0.06
 
 
-@pytest.mark.parametrize(("factor", "bar"), [(0.02, 0.2), (0.33, 0.2), (3.0, 0.2), (50.0, 0.4)])
+@pytest.mark.parametrize(("factor", "bar"), [(0.02, 0.2), (0.33, 0.2), (3.0, 0.2), (50.0, 0.6)])
 def test_a_change_of_speed_is_followed_within_forty_requests(factor: float, bar: float) -> None:
     """A target that for good becomes several times as slow or fast is predicted within 20% in nine runs of ten.
 
-    Within 40% where it becomes fifty times as slow: forty such requests bring little that was alone.
+    Within 60% where it becomes fifty times as slow: forty such requests bring little that was alone.
     """
     errors: list[float] = []
     for seed in range(60):
