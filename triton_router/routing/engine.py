@@ -133,7 +133,7 @@ class RoutingEngine:
             candidate = self._mirrors.choose(others, decision.work, context.batch_size)
             if candidate is None or self._mirrors.under_way:
                 return None
-            self._mirrors.begin()
+            self._mirrors.begin(candidate)
             candidate.mirrored += 1
             selection.predict((candidate,), decision.work, context.batch_size)
             return self._reserve(context, decision.work, candidate, "mirror", decision.policy)

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
     from triton_router.routing.protocols import Candidate
 
+WARM_UP = 3
+"""Answers that a target should have given: its first one, alone, would be what loading and compiling took. Until then
+copies are free, or one cold start would price a target out of being looked at again."""
 _MOST_SAVED_MS = 1000.0
 """However long nothing was spent: a budget is no reserve to burst with."""
 
@@ -22,32 +25,37 @@ class MirrorBudget:
         share: That share; 0 for no copies at all.
     """
 
-    __slots__ = ("_saved_ms", "_wanted_ms", "share", "under_way")
+    __slots__ = ("_is_free", "_saved_ms", "_wanted_ms", "_warms_up", "share", "under_way")
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share
         self._saved_ms = 0.0
         # What the last copy that was too dear would have cost: until that is saved, no request needs to ask again.
         self._wanted_ms = 0.0
+        self._warms_up = True
+        self._is_free = False
         self.under_way = False
 
     @property
     def is_open(self) -> bool:
         """Whether a copy may be sent."""
-        return self._saved_ms > self._wanted_ms and self.share > 0.0 and not self.under_way
+        affordable = self._warms_up or self._saved_ms > self._wanted_ms
+        return affordable and self.share > 0.0 and not self.under_way
 
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
         self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
 
-    def begin(self) -> None:
+    def begin(self, candidate: Candidate) -> None:
         """Note that a copy is on its way."""
+        self._is_free = _is_cold(candidate)
         self.under_way = True
 
     def end(self, took_ms: float) -> None:
         """Note that it is back, and pay for it."""
         self.under_way = False
-        self._saved_ms -= took_ms
+        if not self._is_free:
+            self._saved_ms -= took_ms
         self._wanted_ms = 0.0
 
     def choose(self, candidates: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
@@ -57,7 +65,12 @@ class MirrorBudget:
         One of unknown price is tried for anything saved.
         """
         idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures]
-        if not idle:
+        if self._warms_up:
+            cold = [c for c in idle if _is_cold(c)]
+            if cold:
+                return min(cold, key=lambda c: c.profile.observations)
+            self._warms_up = any(_is_cold(c) for c in candidates)
+        if not idle or self._saved_ms <= 0.0:
             return None
         oldest = min(idle, key=lambda c: c.measured_at)
         price = oldest.profile.predict_alone(work, rows)
@@ -65,3 +78,8 @@ class MirrorBudget:
             return oldest
         self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
         return None
+
+
+def _is_cold(candidate: Candidate) -> bool:
+    """Whether it has yet to answer a few times, and can be asked by copies."""
+    return candidate.profile.observations < WARM_UP and not candidate.needs_live_try
