@@ -8,6 +8,7 @@ from math import exp, log, pi, sin
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from triton_router.errors import InvalidInputError
 from triton_router.simulation.scenario import ClosedLoop, Diurnal, Recorded
 from triton_router.telemetry.decision_reading import read_decision_log
 
@@ -43,7 +44,12 @@ class Request(NamedTuple):
 
 
 def requests_of(scenario: Scenario, count: int, rng: Random) -> list[Request]:
-    """Return the first ``count`` requests of a scenario, or all there are of a recorded trace if that is fewer."""
+    """Return the first ``count`` requests of a scenario, or all there are of a recorded trace if that is fewer.
+
+    Raises:
+        NotFoundError: There is no such trace.
+        InvalidInputError: It is no decision log, or holds no requests.
+    """
     arrivals = scenario.arrivals
     if isinstance(arrivals, Recorded):
         return _recorded(arrivals, count, rng)
@@ -60,7 +66,9 @@ def requests_of(scenario: Scenario, count: int, rng: Random) -> list[Request]:
 
 def _recorded(arrivals: Recorded, count: int, rng: Random) -> list[Request]:
     records = [record for record in read_decision_log(Path(arrivals.path)).records if not record.mirrored]
-    begin = records[0].decided_at if records else 0.0
+    if not records:
+        raise InvalidInputError(f"{arrivals.path} holds nothing but mirrored requests", hint="record some traffic")
+    begin = records[0].decided_at
     return [
         Request(number, r.decided_at - begin, max(1, r.rows), r.work, r.max_latency_ms, drawn_luck(rng))
         for number, r in enumerate(records[:count])

@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, NamedTuple
 
+from triton_router.profiling.figures import Source
 from triton_router.telemetry.decision_format import TargetEntry, decision_line, start_line
 from triton_router.telemetry.log_file import LogFile
 
@@ -164,5 +165,12 @@ def configured_log(config: RouterConfig, model: str, warn: Callable[[str], None]
 
 
 def _entry(target: TargetConfig) -> TargetEntry:
-    measured = tuple((float(point.work), point.latency_ms) for point in target.measured_latency)
-    return TargetEntry(name=target.name, backend=target.backend, variant=target.variant, measured=measured)
+    return TargetEntry(
+        name=target.name,
+        backend=target.backend,
+        variant=target.variant,
+        measured=tuple((float(point.work), point.latency_ms) for point in target.measured_latency),
+        power_w=target.power_w,
+        power_source=Source.ESTIMATED if target.power_w else Source.UNKNOWN,
+        price_per_hour=target.price_per_hour,
+    )

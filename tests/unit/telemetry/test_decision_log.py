@@ -273,13 +273,17 @@ def test_a_log_without_decisions_is_refused(tmp_path: Path, content: str) -> Non
 
 def test_the_settings_name_the_file_and_the_targets(tmp_path: Path) -> None:
     """The log that router.yaml asks for begins with its targets; without the setting there is none."""
-    targets = [{"name": "a", "model": "m", "backend": "gpu", "measured_latency": [{"work": 4, "latency_ms": 1.5}]}]
+    targets: list[dict[str, object]] = [
+        {"name": "a", "model": "m", "backend": "gpu", "measured_latency": [{"work": 4, "latency_ms": 1.5}]}
+    ]
+    targets[0] |= {"price_per_hour": 0.5, "power_w": 9.0}
     settings = {"targets": targets, "decision_log": {"path": str(tmp_path / "log"), "max_mb": 1.0}}
     log = configured_log(RouterConfig.model_validate(settings), "m", print)
     assert log is not None
     record(log, decided(1))
     (target, *_) = read_decision_log(tmp_path / "log").targets
     assert (target.name, target.backend, target.measured) == ("a", "gpu", ((4.0, 1.5),))
+    assert (target.price_per_hour, target.power_w, target.power_source) == (0.5, 9.0, "estimated")
     assert configured_log(RouterConfig.model_validate({"targets": targets}), "m", print) is None
 
 
