@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Self
 
 
 class Source(StrEnum):
@@ -14,16 +14,44 @@ class Source(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Figure(NamedTuple):
-    """One number of a target: watts, megabytes, joules.
+class Figure(float):
+    """One number of a target: watts, megabytes, joules. It computes and compares as the number it is.
 
     Attributes:
-        value: In the unit its name says; 0.0 while unknown.
-        source: ``measured`` by a meter here, ``estimated`` as declared or derived, or ``unknown``.
+        source: ``measured`` by a meter here, ``estimated`` as declared or derived, or ``unknown`` (the number is 0.0).
     """
 
-    value: float
+    __slots__ = ("source",)
+
     source: Source
+
+    def __new__(cls, value: float, source: Source) -> Self:
+        """Make one; ``value`` is in the unit that its place says."""
+        made = super().__new__(cls, value)
+        made.source = source
+        return made
+
+    @property
+    def value(self) -> float:
+        """The number alone."""
+        return float(self)
+
+    def as_json(self) -> dict[str, float | str]:
+        """Return number and source in JSON's types."""
+        return {"value": self.value, "source": self.source.value}
+
+    def __getnewargs__(self) -> tuple[float, Source]:  # type: ignore[override] - float's own takes no source
+        return self.value, self.source
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Figure) and other.source is not self.source:
+            return False
+        return super().__eq__(other)
+
+    __hash__ = float.__hash__
+
+    def __repr__(self) -> str:
+        return f"Figure({self.value!r}, {self.source.value})"
 
 
 UNKNOWN_FIGURE = Figure(0.0, Source.UNKNOWN)

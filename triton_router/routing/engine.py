@@ -185,9 +185,9 @@ class RoutingEngine:
         self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
         self._policy = policy
         self._rules = rules
-        self._rule_filters = _filters_of(rules)
         self._learner.warmup = rules.warmup
         self._mirrors.share = rules.mirror if policy.learns and rules.learn else 0.0
+        self._rule_filters = _filters_of(rules, mirrors=self._mirrors.share > 0.0)
         for device in self._devices:
             device.in_flight, device.work_in_flight = 0, 0.0
         for candidate in self._all:
@@ -347,9 +347,9 @@ def _candidates(targets: Iterable[tuple[Target, TargetProfile]]) -> list[Candida
     ]
 
 
-def _filters_of(rules: RoutingRules) -> tuple[Filter, ...]:
+def _filters_of(rules: RoutingRules, *, mirrors: bool) -> tuple[Filter, ...]:
     found: list[Filter] = []
-    if rules.mirror:
+    if mirrors:
         found.append(filters.unproven)
     if rules.max_backend_utilization and rules.balance:
         found.append(filters.Overloaded(rules.max_backend_utilization))

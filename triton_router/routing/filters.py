@@ -13,6 +13,7 @@ from triton_router.profiling.figures import Source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from triton_router.profiling.figures import Figure
     from triton_router.routing.protocols import Candidate, Filter
     from triton_router.routing.types import RoutingContext
 
@@ -167,5 +168,5 @@ def _below(bound: float, context: RoutingContext, candidates: Sequence[Candidate
     return [(c, f"reaches less than {bound:g} rows/s") for c in candidates if c.alone_ms > slowest_ms]
 
 
-def _known(figure: tuple[float, Source]) -> float:
-    return 0.0 if figure[1] is Source.UNKNOWN else figure[0]
+def _known(figure: Figure) -> float:
+    return 0.0 if figure.source is Source.UNKNOWN else figure.value

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 WARM_UP = 3
 """Answers that a target should have given: its first one, alone, would be what loading and compiling took. Until then
 copies are free, or one cold start would price a target out of being looked at again."""
+WARM_UP_EVERY = 20
+"""Served requests for each of those copies: many routers that start together must not flood their targets."""
 _MOST_SAVED_MS = 1000.0
 """However long nothing was spent: a budget is no reserve to burst with."""
 
@@ -25,7 +27,7 @@ class MirrorBudget:
         share: That share; 0 for no copies at all.
     """
 
-    __slots__ = ("_is_free", "_saved_ms", "_wanted_ms", "_warms_up", "share", "under_way")
+    __slots__ = ("_is_free", "_saved_ms", "_served", "_wanted_ms", "_warms_up", "share", "under_way")
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share
@@ -33,22 +35,25 @@ class MirrorBudget:
         # What the last copy that was too dear would have cost: until that is saved, no request needs to ask again.
         self._wanted_ms = 0.0
         self._warms_up = True
+        self._served = WARM_UP_EVERY
         self._is_free = False
         self.under_way = False
 
     @property
     def is_open(self) -> bool:
         """Whether a copy may be sent."""
-        affordable = self._warms_up or self._saved_ms > self._wanted_ms
+        affordable = self._saved_ms > self._wanted_ms or (self._warms_up and self._served >= WARM_UP_EVERY)
         return affordable and self.share > 0.0 and not self.under_way
 
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
         self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
+        self._served += 1
 
     def begin(self, candidate: Candidate) -> None:
         """Note that a copy is on its way."""
         self._is_free = _is_cold(candidate)
+        self._served = 0
         self.under_way = True
 
     def end(self, took_ms: float) -> None:
@@ -65,7 +70,7 @@ class MirrorBudget:
         One of unknown price is tried for anything saved.
         """
         idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures]
-        if self._warms_up:
+        if self._warms_up and self._served >= WARM_UP_EVERY:
             cold = [c for c in idle if _is_cold(c)]
             if cold:
                 return min(cold, key=lambda c: c.profile.observations)

@@ -61,7 +61,7 @@ def throughput(_context: RoutingContext, candidates: Sequence[Candidate]) -> lis
 def power(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by the energy of the request: power drawn times time taken. Of unknown energy: `UNKNOWN_SCORE`."""
     energies = [c.profile.energy_j(c.alone_ms) for c in candidates]
-    return _declared([0.0 if energy[1] is Source.UNKNOWN else energy[0] for energy in energies])
+    return _declared([0.0 if energy.source is Source.UNKNOWN else energy for energy in energies])
 
 
 def cost(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -180,8 +180,8 @@ class RoutingDecision:
     device_ahead: float
     device_in_flight: int
     rejections: Sequence[Rejection]
-    candidate: Candidate
-    rated: Sequence[tuple[Candidate, float, float]]
+    candidate: Candidate = field(repr=False)
+    rated: Sequence[tuple[Candidate, float, float]] = field(repr=False)
 
     @property
     def considered(self) -> list[Score]:

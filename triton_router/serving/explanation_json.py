@@ -44,7 +44,7 @@ def _target(target: TargetExplanation) -> dict[str, Any]:
         "p90_latency_ms": target.p90_latency_ms,
         "confidence": target.confidence,
         "in_flight": target.in_flight,
-        "energy_j": target.energy_j._asdict(),
-        "memory_mb": target.memory_mb._asdict(),
-        "price_per_request": price_per_request(target)._asdict(),
+        "energy_j": target.energy_j.as_json(),
+        "memory_mb": target.memory_mb.as_json(),
+        "price_per_request": price_per_request(target).as_json(),
     }

@@ -30,6 +30,6 @@ def _target(target: TargetSnapshot) -> dict[str, Any]:
     return {
         **asdict(target),
         "last_drift": drift._asdict() if drift is not None else None,
-        "memory_mb": target.memory_mb._asdict(),
-        "power_w": target.power_w._asdict(),
+        "memory_mb": target.memory_mb.as_json(),
+        "power_w": target.power_w.as_json(),
     }

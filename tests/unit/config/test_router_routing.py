@@ -17,7 +17,7 @@ from triton_router.config.router_config import RouterConfig, validate_router_con
 from triton_router.config.routing_of import routing_of, splits_of
 from triton_router.errors import ConfigError
 from triton_router.experiments.splitting_engine import SplittingEngine
-from triton_router.profiling.figures import Source
+from triton_router.profiling.figures import Figure, Source
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Verdict
@@ -72,9 +72,9 @@ def test_declared_figures_are_estimates_and_measured_ones_stay() -> None:
     learned.record_power(33.0)
     engine = configured_engine(config(), "routed", {"slow": learned}, rng=random.random)
     slow, fast = engine.snapshot(0.0)
-    assert slow.power_w == (33.0, Source.MEASURED)
-    assert slow.memory_mb == (300.0, Source.ESTIMATED)
-    assert fast.power_w == (90.0, Source.ESTIMATED)
+    assert slow.power_w == Figure(33.0, Source.MEASURED)
+    assert slow.memory_mb == Figure(300.0, Source.ESTIMATED)
+    assert fast.power_w == Figure(90.0, Source.ESTIMATED)
     assert fast.memory_mb.source is Source.UNKNOWN
 
 

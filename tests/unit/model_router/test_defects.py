@@ -15,6 +15,7 @@ from tests.unit.model_router.rig import ANE, CPU, GPU, MPS, RESNET, Clock, chose
 from triton_router import (
     AdaptiveRoutingPolicy,
     Backend,
+    Figure,
     ModelCharacteristics,
     ModelProfile,
     ModelRouter,
@@ -139,11 +140,11 @@ class TestTheOriginalsEightDefects:
         """Defect 7: predictions of memory and power were constants."""
         router = made("gpu")
         decision = router.route_request("resnet50", RoutingContext())
-        assert decision.expected_memory_usage_mb == (100.0, Source.ESTIMATED)
+        assert decision.expected_memory_usage_mb == Figure(100.0, Source.ESTIMATED)
         router.record_execution("resnet50", decision, 5.0, 640.0, 75.0)
         decision = router.route_request("resnet50", RoutingContext())
-        assert decision.expected_memory_usage_mb == (640.0, Source.MEASURED)
-        assert decision.expected_power_usage_w == (75.0, Source.MEASURED)
+        assert decision.expected_memory_usage_mb == Figure(640.0, Source.MEASURED)
+        assert decision.expected_power_usage_w == Figure(75.0, Source.MEASURED)
         assert router.get_model_profile("resnet50").predict_memory_usage("gpu").value == 640.0
         assert router.get_model_profile("resnet50").predict_power_usage("gpu").value == 75.0
 

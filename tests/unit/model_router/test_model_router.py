@@ -16,6 +16,7 @@ import triton_router
 from tests.unit.model_router.rig import ANE, CPU, GPU, MPS, ONE, RESNET, Clock, chosen, made, served, taught
 from triton_router import (
     Backend,
+    Figure,
     LatencyOptimizedPolicy,
     ModelCharacteristics,
     ModelProfile,
@@ -253,9 +254,9 @@ def test_a_profile_learns_each_backend_and_batch_size() -> None:
         profile.record_execution("gpu", 2.0 + batch, 500.0, 90.0, batch_size=batch)
     profile.record_execution("gpu", 1.0, success=False)
     assert profile.predict_latency("cuda", 6) == pytest.approx(8.0, rel=0.1)
-    assert profile.predict_memory_usage("gpu") == (500.0, Source.MEASURED)
-    assert profile.predict_power_usage("gpu") == (pytest.approx(90.0), Source.MEASURED)
-    assert profile.predict_power_usage("cpu") == (10.0, Source.ESTIMATED)
+    assert profile.predict_memory_usage("gpu") == Figure(500.0, Source.MEASURED)
+    assert profile.predict_power_usage("gpu") == pytest.approx(90.0)
+    assert profile.predict_power_usage("cpu") == Figure(10.0, Source.ESTIMATED)
     assert profile.get_prediction_confidence("gpu") > 0.5 > profile.get_prediction_confidence("cpu") == 0.0
     assert profile.error_rate("gpu") > 0.0
     with pytest.raises(InvalidInputError, match="power_w cannot be -1"):

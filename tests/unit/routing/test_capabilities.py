@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from triton_router.profiling.figures import Source
+from triton_router.profiling.figures import Figure, Source
 from triton_router.routing.capabilities import CAPABILITIES, memory_prior, power_prior
 from triton_router.routing.characteristics import ModelCharacteristics
 from triton_router.routing.eligibility import ineligible
@@ -30,7 +30,7 @@ def test_the_documented_priors(backend: str, priors: tuple[object, ...]) -> None
     found = CAPABILITIES[Backend(backend)]
     assert (found.gflops, found.bandwidth_gb_s, found.gflops_per_w, found.supports_int8) == priors
     assert found.supports_fp16 is (backend != "cpu")
-    assert power_prior(found) == (found.gflops / found.gflops_per_w, Source.ESTIMATED)
+    assert power_prior(found) == Figure(found.gflops / found.gflops_per_w, Source.ESTIMATED)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_work_is_estimated_from_flops_else_from_parameters() -> None:
 
 def test_memory_is_what_parameters_take() -> None:
     """The stated footprint, else the bits of all parameters; unknown without either."""
-    assert memory_prior(MODEL) == (100.0, Source.ESTIMATED)
-    assert memory_prior(replace(MODEL, quantization_bits=8)) == (25.0, Source.ESTIMATED)
-    assert memory_prior(replace(MODEL, memory_footprint_bytes=7_000_000)) == (7.0, Source.ESTIMATED)
+    assert memory_prior(MODEL) == Figure(100.0, Source.ESTIMATED)
+    assert memory_prior(replace(MODEL, quantization_bits=8)) == Figure(25.0, Source.ESTIMATED)
+    assert memory_prior(replace(MODEL, memory_footprint_bytes=7_000_000)) == Figure(7.0, Source.ESTIMATED)
     assert memory_prior(ModelCharacteristics()).source is Source.UNKNOWN

@@ -86,3 +86,11 @@ def test_many_routers_make_no_herd(seed: int) -> None:
     assert ours.p99_ms <= 0.5 * herd.p99_ms
     assert ours.p99_ms <= 1.2 * even.p99_ms
     assert (ours.peak or 9.0) <= 1.1 * (even.peak or 0.0)
+
+
+@pytest.mark.parametrize("policy", ["random", "least-request", "power-of-two"])
+def test_policies_that_do_not_learn_use_targets_that_nobody_measured(policy: str) -> None:
+    """Where mirrors are on, and such a policy sends none, no target waits for a copy that never comes."""
+    served = Simulation(load_scenario("cold"), 1, 400).run(policy).served
+    assert {one.target for one in served} == {0, 1, 2, 3}
+    assert not any(one.mirrored for one in served)
