@@ -12,6 +12,7 @@ moves, and those of two instances add up.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil, exp, log, log2
 
 CAPACITY = 20
@@ -56,6 +57,7 @@ class Cell:
         return exp(off if -_BOUND < off < _BOUND else _BOUND if off > 0.0 else -_BOUND)
 
 
+@lru_cache(maxsize=1024)
 def key(work: float, rows: float) -> int:
     """Return the bucket of a shape: the upper edge belongs to it, as shapes are padded up to powers of two."""
     octave = ceil(_WORK * log2(work) - 1e-9) if work > 1.0 else 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.profiling.drift import CumulativeSum
 from triton_router.profiling.load_law import LoadLaw
-from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, ShapeLaw, sane, unit_of
+from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, Shape, ShapeLaw, sane, unit_of
 
 if TYPE_CHECKING:
     from triton_router.profiling.roofline import RooflinePrior
@@ -93,15 +93,22 @@ class LatencyModel:
 
     def predict(self, work: float, ahead: float, device_ahead: float, company: float, rows: float) -> float:
         """Return the expected latency; 0.0 if nothing at all is known."""
-        alone = self.predict_alone(work, rows)
-        if not (company or ahead or device_ahead) or not alone:
-            return alone
+        return self.predict_shape((work, rows), ahead, device_ahead, company)[0]
+
+    def predict_shape(self, shape: Shape, ahead: float, device_ahead: float, company: float) -> tuple[float, float]:
+        """Return the expected latency of a request of that work and rows, under that load and without; 0.0 unknown."""
         if self.shape.count:
+            alone = self.shape.predict_shape(shape)
+            if not (company or ahead or device_ahead):
+                return alone, alone
             value = alone + self.load.predict(alone, company if company > 1.0 else 1.0, ahead, device_ahead)
         else:
-            value = alone * (1.0 + (ahead + device_ahead) / max(work, 1.0))
-        # Written so that NaN ends at the ceiling, and negative load at what is expected without.
-        return max(value, alone) if value < CEILING_MS else CEILING_MS
+            alone = self.predict_alone(*shape)
+            value = alone * (1.0 + (ahead + device_ahead) / max(shape[0], 1.0))
+        if value >= alone:
+            return (value if value < CEILING_MS else CEILING_MS), alone
+        # Negative load ends at what is expected without, what is no number at the ceiling.
+        return (alone if value < alone else CEILING_MS), alone
 
     def predict_alone(self, work: float, rows: float) -> float:
         """Return what is expected with nothing else in flight; 0.0 if nothing at all is known."""

@@ -42,7 +42,7 @@ follow for long. After later ones it is one: the next continues where it stopped
 _FIRST = 10
 _LARGEST_WORK = 1e15
 _LARGEST_ROWS = 1e9
-_MEMO = 8
+_MEMO = 16
 """Shapes whose latency is remembered until something is learned."""
 _PRIOR_SHARE = 0.05
 """What one point of a prior's curve weighs, in observations."""
@@ -50,25 +50,35 @@ _PRIOR_SCALES = (0.125, 1.0, 8.0, 64.0)
 """Where on its curve those points are, as multiples of the first shape that was measured."""
 
 
+Shape = tuple[float, float]
+"""Work and rows of a request."""
+
+
 class ShapeLaw:
     """Learns and predicts what requests take that have the device to themselves, in milliseconds."""
 
-    __slots__ = ("_memo", "cells", "count", "fit")
+    __slots__ = ("_factors", "_memo", "cells", "count", "fit")
 
     def __init__(self) -> None:
         self.fit = NonNegativeFit()
         self.cells = ShapeCells()
         self.count = 0
-        self._memo: dict[tuple[float, float], float] = {}
+        # What was predicted, and by what the cells correct the law, until something is learned.
+        self._memo: dict[Shape, float] = {}
+        self._factors: dict[int, float] = {}
 
     def predict(self, work: float, rows: float) -> float:
         """Return the expected latency in milliseconds; meaningless while nothing has been observed."""
-        value = self._memo.get((work, rows))
+        return self.predict_shape((work, rows))
+
+    def predict_shape(self, shape: Shape) -> float:
+        """Return the same of a shape, ``(work, rows)``, that several targets are asked about."""
+        value = self._memo.get(shape)
         if value is None:
-            value = self._corrected(work, rows)
+            value = self._corrected(shape)
             if len(self._memo) >= _MEMO:
                 self._memo.clear()
-            self._memo[work, rows] = value
+            self._memo[shape] = value
         return value
 
     def law(self, work: float, rows: float) -> float:
@@ -104,7 +114,7 @@ class ShapeLaw:
         self._add(latency_ms, work, rows, unit, share)
         self.fit.descend(1 if self.count > _FIRST else _FIRST_SWEEPS)
         self.cells.observe(key(work, rows), latency_ms, work, rows, share)
-        self._memo.clear()
+        self._forget()
 
     def expect(self, curve: Callable[[float, float], float], latency_ms: float, work: float, rows: float) -> None:
         """Take the first measured latency, and light evidence that other shapes follow a prior's curve through it."""
@@ -122,22 +132,30 @@ class ShapeLaw:
         """Everything takes ``factor`` times as long: keep a share of the evidence of before, scaled."""
         self.fit.rescale(factor, kept)
         self.cells.rescale(factor, kept)
-        self._memo.clear()
+        self._forget()
 
     def merge(self, other: ShapeLaw) -> None:
         """Take in what another instance has learned of the same target."""
         self.fit.merge(other.fit)
         self.cells.merge(other.cells)
         self.count += other.count
-        self._memo.clear()
+        self._forget()
 
-    def _corrected(self, work: float, rows: float) -> float:
-        work, rows = sane(work, rows)
-        law = self.law(work, rows)
-        cell = self.cells.cells.get(key(work, rows))
+    def _forget(self) -> None:
+        self._memo.clear()
+        self._factors.clear()
+
+    def _corrected(self, shape: Shape) -> float:
+        work, rows = sane(*shape)
+        value = self.law(work, rows)
+        at = key(work, rows)
+        cell = self.cells.cells.get(at)
         if cell is None:
-            return law
-        value = law * cell.correction(self.law(cell.work, cell.rows))
+            return value
+        factor = self._factors.get(at)
+        if factor is None:
+            factor = self._factors[at] = cell.correction(self.law(cell.work, cell.rows))
+        value *= factor
         return value if FLOOR_MS < value < CEILING_MS else FLOOR_MS if value <= FLOOR_MS else CEILING_MS
 
     def _add(self, latency: float, work: float, rows: float, unit: float, share: float) -> None:

@@ -17,18 +17,14 @@ if TYPE_CHECKING:
 
 def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     """Fill in each candidate's figures for a request."""
+    shape = (work, rows)
     for candidate in candidates:
         device = candidate.device
-        profile = candidate.profile
-        if device.in_flight:
-            ahead = candidate.work_in_flight
-            device_ahead = device.work_in_flight - ahead
-            candidate.device_ahead = device_ahead
-            candidate.expected_latency_ms = profile.predict_latency(work, ahead, device_ahead, rows, device.in_flight)
-            candidate.alone_ms = profile.predict_alone(work, rows)
-        else:
-            candidate.device_ahead = 0.0
-            candidate.expected_latency_ms = candidate.alone_ms = profile.predict_latency(work, 0.0, 0.0, rows)
+        in_flight = device.in_flight
+        ahead = candidate.work_in_flight if in_flight else 0.0
+        candidate.device_ahead = device_ahead = device.work_in_flight - ahead if in_flight else 0.0
+        predicted = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
+        candidate.expected_latency_ms, candidate.alone_ms = predicted
 
 
 def constrained(
