@@ -61,6 +61,7 @@ def target_of(settings: TargetConfig) -> Target:
         settings.backend,
         settings.variant,
         price_per_hour=settings.price_per_hour,
+        device=settings.device,
     )
 
 

@@ -85,6 +85,8 @@ class TargetConfig(Settings):
         variant: How it was compiled, for people.
         batch_independent: Whether a row's answer is known not to depend on the rows beside it.
         measured_latency: Latencies measured at build time.
+        device: Name of the device that it shares with the other targets that name it; absent, with those of its
+            backend that name none.
         price_per_hour: What its device costs, in any currency, the same for all targets; 0 where nothing is paid.
         power_w: Watts that it draws while it works, as far as is known; 0 if unknown. What a
             meter reads counts more.
@@ -98,6 +100,7 @@ class TargetConfig(Settings):
     variant: Annotated[str, Field(max_length=128)] = ""
     batch_independent: bool = False
     measured_latency: Annotated[tuple[MeasuredLatency, ...], Field(max_length=64, strict=False)] = ()
+    device: Annotated[str, Field(max_length=128)] = ""
     price_per_hour: Bound = 0.0
     power_w: Bound = 0.0
     memory_mb: Bound = 0.0

@@ -116,6 +116,13 @@ class LatencyModel:
             return self.shape.predict(work, rows)
         return min(CEILING_MS, self.prior.latency_ms(work, rows)) if self.prior else 0.0
 
+    def crowding(self, work: float, rows: float) -> float:
+        """Return what one more request like this adds to the wait of another, as a share (0..1) of its own time."""
+        alone = self.predict_alone(work, rows)
+        if self.load.count < _FIRST or not alone:
+            return 1.0
+        return min(1.0, self.load.predict(alone, 1.0, work, 0.0) / alone)
+
     def observe(self, latency_ms: float, work: float, load: Load, rows: float, *, alone: bool) -> float:
         """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
         latency = min(max(latency_ms, FLOOR_MS), CEILING_MS)

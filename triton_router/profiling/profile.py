@@ -159,6 +159,14 @@ class TargetProfile:
         """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while nothing is known."""
         return self._model.predict_alone(work, rows)
 
+    def crowding(self, work: float, rows: float = 1.0) -> float:
+        """Return by what share of its own time a request like this delays each other one on the device.
+
+        1.0 on a device that serves one after the other, less on one that serves several at once, and 1.0 while little
+        is known of load.
+        """
+        return self._model.crowding(work, rows)
+
     def fixed_and_marginal(self, work: float, rows: float = 1.0) -> tuple[float, float]:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""
         if not self.is_proven:

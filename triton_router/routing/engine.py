@@ -13,7 +13,7 @@ from triton_router.routing import filters, selection
 from triton_router.routing.explanation import Explanation, explained
 from triton_router.routing.health import Health
 from triton_router.routing.learning import Learner
-from triton_router.routing.mirroring import MirrorBudget
+from triton_router.routing.mirroring import Mirroring
 from triton_router.routing.policies import policy_named
 from triton_router.routing.protocols import Candidate, Device
 from triton_router.routing.rules import RoutingRules
@@ -70,8 +70,8 @@ class RoutingEngine:
         self._rng = rng
         self._log_propensities = log_propensities
         self._lock = Lock()
-        self._learner = Learner()
-        self._mirrors = MirrorBudget()
+        self._mirrors = Mirroring()
+        self._learner = Learner(self._mirrors.suspect)
         self._apply(policy, rules)
 
     def reconfigure(self, policy: Policy, rules: RoutingRules) -> None:
@@ -130,10 +130,11 @@ class RoutingEngine:
             return None
         with self._lock:
             others = [candidate for candidate in self._open if candidate is not decision.candidate]
-            candidate = self._mirrors.choose(others, decision.work, context.batch_size)
-            if candidate is None or self._mirrors.under_way:
+            if self._mirrors.under_way:
                 return None
-            self._mirrors.begin(candidate)
+            candidate = self._mirrors.choose(others, decision.work, context.batch_size, self._rng)
+            if candidate is None:
+                return None
             candidate.mirrored += 1
             selection.predict((candidate,), decision.work, context.batch_size)
             return self._reserve(context, decision.work, candidate, "mirror", decision.policy)
@@ -320,7 +321,9 @@ class RoutingEngine:
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         if self._rules.learn:
             self._learn_figures(decision, outcome, now)
-        if decision.reason != "mirror":
+        if decision.reason == "mirror":
+            self._mirrors.answered(decision.candidate, outcome.latency_ms, decision.expected_latency_ms)
+        else:
             # What a request waits for others is no time in which it keeps its device busy.
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
 

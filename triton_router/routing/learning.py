@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from triton_router.routing.protocols import Candidate
     from triton_router.routing.types import RoutingDecision
 
@@ -21,14 +23,18 @@ _WITHIN_S = 0.02
 class Learner:
     """Collects the latencies of one routed model and feeds them to the profiles of its targets.
 
+    Args:
+        slowed: Is told of a target that has become slower.
+
     Attributes:
         warmup: Answers that a target must have given before its predictions are trusted.
     """
 
-    __slots__ = ("_at", "_waiting", "warmup")
+    __slots__ = ("_at", "_slowed", "_waiting", "warmup")
 
-    def __init__(self, warmup: int = 0) -> None:
-        self.warmup = warmup
+    def __init__(self, slowed: Callable[[Candidate], None]) -> None:
+        self._slowed = slowed
+        self.warmup = 0
         self._waiting: list[tuple[RoutingDecision, float, bool]] = []
         self._at = 0.0
 
@@ -49,7 +55,9 @@ class Learner:
         """Learn everything that waits."""
         for decision, latency_ms, alone in self._waiting:
             candidate = decision.candidate
-            candidate.profile.record_latency(
+            profile = candidate.profile
+            drifts = profile.drifts
+            profile.record_latency(
                 latency_ms,
                 decision.work,
                 decision.ahead,
@@ -60,7 +68,10 @@ class Learner:
                 decision.device_in_flight,
             )
             candidate.confidence = self.confidence(candidate)
+            candidate.crowding = profile.crowding(decision.work, decision.context.batch_size)
             candidate.measured_at = now
+            if profile.drifts != drifts and profile.last_drift and profile.last_drift.direction == "slower":
+                self._slowed(candidate)
         self._waiting.clear()
         self._at = now
 

@@ -1,90 +1,120 @@
-"""Mirrored requests: copies sent to another target only to learn from, within a budget of time."""
+"""Mirrored requests: copies sent to another target only to learn from, and when one is due.
+
+A target is looked at for two reasons. At growing distances (20, 40, 60, ... served requests) from when it was new or
+found to have become slower: a cold start must not pass for its speed, and a slow-down that lasted n requests is seen to
+be over some sqrt(40 n) requests later, at the price of sqrt(n / 10) copies. And whenever the time saved up for it
+allows: a share of the time that serving takes.
+"""
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from triton_router.routing.protocols import Candidate
 
-WARM_UP = 3
-"""Answers that a target should have given: its first one, alone, would be what loading and compiling took. Until then
-copies are free, or one cold start would price a target out of being looked at again."""
-WARM_UP_EVERY = 20
-"""Served requests for each of those copies: many routers that start together must not flood their targets."""
+FIRST_DISTANCE = 20
+"""Served requests between the first two looks at a target, and at least between any two that are not paid for: many
+routers that start together must not flood their targets."""
+_SURPRISE = 0.6
+"""An answer within this share of what was expected may mean that a slow-down is over..."""
+_SOON = 5
+"""... and as one look proves nothing, so many requests later there is another."""
 _MOST_SAVED_MS = 1000.0
 """However long nothing was spent: a budget is no reserve to burst with."""
 
 
-class MirrorBudget:
-    """Time that copies may take: a share of the time that served requests took.
-
-    One copy at a time is under way: what it really took is known before the next one is let through.
+class Mirroring:
+    """Says when a copy is due and for which target. One copy at a time is under way.
 
     Attributes:
-        share: That share; 0 for no copies at all.
+        share: Time that copies may take, as a share of the time that served requests took; 0 for no copies at all.
+        under_way: Whether a copy is out, so that what it really takes is known before the next one.
     """
 
-    __slots__ = ("_is_free", "_saved_ms", "_served", "_wanted_ms", "_warms_up", "share", "under_way")
+    __slots__ = ("_is_paid", "_next_look", "_saved_ms", "_served", "_wanted_ms", "share", "under_way")
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share
+        self._served = 0
+        self._next_look = 0.0
         self._saved_ms = 0.0
         # What the last copy that was too dear would have cost: until that is saved, no request needs to ask again.
         self._wanted_ms = 0.0
-        self._warms_up = True
-        self._served = WARM_UP_EVERY
-        self._is_free = False
+        self._is_paid = False
         self.under_way = False
 
     @property
     def is_open(self) -> bool:
-        """Whether a copy may be sent."""
-        affordable = self._saved_ms > self._wanted_ms or (self._warms_up and self._served >= WARM_UP_EVERY)
-        return affordable and self.share > 0.0 and not self.under_way
+        """Whether a copy may be due."""
+        return (
+            self.share > 0.0
+            and not self.under_way
+            and (self._served >= self._next_look or self._saved_ms > self._wanted_ms)
+        )
 
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
-        self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
         self._served += 1
+        self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
 
-    def begin(self, candidate: Candidate) -> None:
-        """Note that a copy is on its way."""
-        self._is_free = _is_cold(candidate)
-        self._served = 0
-        self.under_way = True
+    def suspect(self, candidate: Candidate) -> None:
+        """Begin anew to look at a target, which has become slower: that may pass."""
+        self._look_again(candidate, FIRST_DISTANCE)
+
+    def answered(self, candidate: Candidate, took_ms: float, expected_ms: float) -> None:
+        """Note how fast a target answered a copy: where that surprises, look again soon."""
+        if took_ms < _SURPRISE * expected_ms:
+            self._look_again(candidate, _SOON)
+
+    def choose(
+        self, candidates: Sequence[Candidate], work: float, rows: float, rng: Callable[[], float]
+    ) -> Candidate | None:
+        """Return the target to look at with a request, if any; its copy is then under way.
+
+        Of those that are due, any: many routers must not all look at the same. Else the one not measured for longest,
+        which waits until it can be paid for: skipping it for a cheaper one would leave it unknown for ever.
+        """
+        idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures and not c.needs_live_try]
+        chosen = self._due(idle, rng) if self._served >= self._next_look else None
+        self._is_paid = chosen is None
+        if chosen is None:
+            chosen = self._affordable(idle, work, rows)
+        self.under_way = chosen is not None
+        return chosen
 
     def end(self, took_ms: float) -> None:
-        """Note that it is back, and pay for it."""
+        """Note that the copy is back, and pay for it."""
         self.under_way = False
-        if not self._is_free:
+        if self._is_paid:
             self._saved_ms -= took_ms
-        self._wanted_ms = 0.0
+            self._wanted_ms = 0.0
 
-    def choose(self, candidates: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
-        """Return the candidate to learn about: idle, and not measured for longest; None if it costs too much now.
+    def _look_again(self, candidate: Candidate, distance: int) -> None:
+        candidate.look_distance = FIRST_DISTANCE
+        candidate.look_at = self._served + distance
+        self._next_look = min(self._next_look, candidate.look_at)
 
-        The oldest waits until it can be paid for; skipping it for a cheaper one would leave it unknown for ever.
-        One of unknown price is tried for anything saved.
-        """
-        idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures]
-        if self._warms_up and self._served >= WARM_UP_EVERY:
-            cold = [c for c in idle if _is_cold(c)]
-            if cold:
-                return min(cold, key=lambda c: c.profile.observations)
-            self._warms_up = any(_is_cold(c) for c in candidates)
-        if not idle or self._saved_ms <= 0.0:
+    def _due(self, idle: Sequence[Candidate], rng: Callable[[], float]) -> Candidate | None:
+        due = [candidate for candidate in idle if candidate.look_at <= self._served]
+        earliest = min((candidate.look_at for candidate in idle), default=inf)
+        self._next_look = self._served + FIRST_DISTANCE if due else max(earliest, self._served + FIRST_DISTANCE)
+        if not due:
             return None
-        oldest = min(idle, key=lambda c: c.measured_at)
+        chosen = due[int(rng() * len(due))]
+        chosen.look_at = self._served + chosen.look_distance
+        chosen.look_distance += FIRST_DISTANCE
+        return chosen
+
+    def _affordable(self, idle: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
+        if not idle or self._saved_ms <= self._wanted_ms:
+            return None
+        oldest = min(idle, key=lambda candidate: candidate.measured_at)
         price = oldest.profile.predict_alone(work, rows)
         if price <= self._saved_ms:
             return oldest
         self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
         return None
-
-
-def _is_cold(candidate: Candidate) -> bool:
-    """Whether it has yet to answer a few times, and can be asked by copies."""
-    return candidate.profile.observations < WARM_UP and not candidate.needs_live_try

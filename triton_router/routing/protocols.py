@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import TYPE_CHECKING, Protocol
 
+from triton_router.routing.mirroring import FIRST_DISTANCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -62,7 +64,10 @@ class Candidate:
         needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
         complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
         confidence: Trust in its predictions, 0 to 1, as last learned.
+        crowding: By what share of the time it takes alone a request delays each other one on its device, 0 to 1.
         measured_at: When it was last measured, in monotonic seconds.
+        look_at: From how many served requests on a mirrored one is due.
+        look_distance: How many until the one after that.
         chosen, succeeded, failed, refused, cancelled, mirrored: Counts since the routed model was loaded.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
@@ -81,7 +86,10 @@ class Candidate:
     needs_live_try: bool = False
     complexity_ms: float = 0.0
     confidence: float = 0.0
+    crowding: float = 1.0
     measured_at: float = float("-inf")
+    look_at: int = 0
+    look_distance: int = FIRST_DISTANCE
     chosen: int = 0
     succeeded: int = 0
     failed: int = 0

@@ -36,7 +36,7 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
     doubt = 1.0 + CAUTION
     return _shares(
         [
-            (c.expected_latency_ms + c.device.in_flight * c.alone_ms) * (doubt - CAUTION * c.confidence)
+            (c.expected_latency_ms + c.device.in_flight * c.crowding * c.alone_ms) * (doubt - CAUTION * c.confidence)
             for c in candidates
         ]
     )

@@ -78,6 +78,7 @@ class Forwarder:
             max_latency_ms=wish.max_latency_ms,
             optimization_goal=wish.goal,
             allowed_backends=wish.backends,
+            key=wish.key,
         )
 
     def request_for(self, target: Target, request: Request) -> BlsRequest:

@@ -5,6 +5,7 @@
 | `router_goal`           | `x-router-goal`           | latency, throughput, power or balanced             |
 | `router_max_latency_ms` | `x-router-max-latency-ms` | milliseconds, above 0, a day at most               |
 | `router_backends`       | `x-router-backends`       | backends that may serve it, separated by commas    |
+| `router_key`            | `x-router-key`            | what keeps a caller in one arm of an experiment    |
 | `router_explain`        | `x-router-explain`        | true, to be told why; needs response parameters    |
 
 Headers arrive as parameters where the server forwards them; their case does not matter. A parameter wins over a
@@ -24,7 +25,7 @@ from triton_router.routing.types import Backend, OptimizationGoal, backend_named
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HEADER_PATTERN = "x-router-(goal|max-latency-ms|backends|explain)"
+HEADER_PATTERN = "x-router-(goal|max-latency-ms|backends|key|explain)"
 """The headers that a server has to forward, as a regular expression for whole names."""
 
 _PREFIX, _HEADER_PREFIX = "router_", "x-router-"
@@ -40,6 +41,7 @@ class Overrides(NamedTuple):
     goal: OptimizationGoal = OptimizationGoal.BALANCED
     max_latency_ms: float = 0.0
     backends: frozenset[Backend] | None = None
+    key: str = ""
     explain: bool = False
 
 
@@ -118,6 +120,13 @@ def backends(key: str, value: object) -> frozenset[Backend]:
         raise _refusal(key, value, f"some of {', '.join(Backend)}, separated by commas") from None
 
 
+def _key(key: str, value: object) -> str:
+    text = _text(key, value)
+    if not text:
+        raise _refusal(key, value, "what names the caller, such as a user's id")
+    return text
+
+
 def _explain(key: str, value: object) -> bool:
     word = _text(key, value).lower()
     if word not in (*_YES, *_NO):
@@ -144,5 +153,6 @@ _READ: Mapping[str, Callable[[str, object], object]] = {
     "goal": _goal,
     "max_latency_ms": latency_bound,
     "backends": backends,
+    "key": _key,
     "explain": _explain,
 }

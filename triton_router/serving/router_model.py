@@ -114,7 +114,12 @@ class TritonPythonModel:
         self._metrics.close()
 
     def _counts(self) -> dict[str, float]:
-        return {"triton_router_snapshot_errors_total": self._keeper.errors} if self._keeper else {}
+        counts: dict[str, float] = {}
+        if self._keeper:
+            counts["triton_router_snapshot_errors_total"] = self._keeper.errors
+        if self._log:
+            counts["triton_router_decision_log_dropped_total"] = self._log.counts.dropped
+        return counts
 
     def _parts(self) -> dict[str, object]:
         return {"state": self._keeper.status() if self._keeper else None, "power": self._power.status()}

@@ -173,4 +173,5 @@ def _entry(target: TargetConfig) -> TargetEntry:
         power_w=target.power_w,
         power_source=Source.ESTIMATED if target.power_w else Source.UNKNOWN,
         price_per_hour=target.price_per_hour,
+        device=target.device,
     )

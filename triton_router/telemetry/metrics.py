@@ -132,6 +132,10 @@ MODEL_FAMILIES = (
         "triton_router_snapshot_errors_total",
         "Snapshots of what was learned that could not be read or written",
     ),
+    ModelFamily(
+        "triton_router_decision_log_dropped_total",
+        "Decisions that the decision log should have and does not",
+    ),
 )
 """Every metric of a routed model; docs/metrics.md describes each."""
 

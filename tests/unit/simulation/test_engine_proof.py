@@ -41,7 +41,7 @@ def settled(served: Sequence[Served], window: int = 50, most: int = 2) -> int:
 
 
 def test_a_slow_down_moves_traffic_and_recovery_brings_it_back() -> None:
-    """A best target that takes three times as long is left within 30 requests, and has its traffic back afterwards."""
+    """A best target that takes three times as long is left within 30 requests, and has its traffic back within 1,000."""
     left: list[int] = []
     back: list[int] = []
     for seed in range(1, 7):
@@ -52,9 +52,9 @@ def test_a_slow_down_moves_traffic_and_recovery_brings_it_back() -> None:
         left.append(settled([one for one in served if episode.from_s <= one.arrived < episode.to_s]))
         after = [one for one in served if one.arrived >= episode.to_s]
         back.append(settled(after))
-        assert back[-1] < len(after) - 50
     print("left after", sorted(left), "back after", sorted(back), "requests")
     assert max(left) <= 30
+    assert max(back) <= 1000
 
 
 def test_nothing_latches_after_failures() -> None:

@@ -1,0 +1,90 @@
+"""When a copy of a request is due: at growing distances from start and slow-downs, and from what was saved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from tests.unit.routing.fleet import REQUEST, Spec, engine, served
+from triton_router.routing.mirroring import FIRST_DISTANCE
+from triton_router.routing.rules import RoutingRules
+from triton_router.routing.types import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from triton_router.routing.engine import RoutingEngine
+
+FREE = replace(REQUEST, may_explore=True)
+
+
+def looks(subject: RoutingEngine, requests: range, *, others_ms: float, ours_ms: float = 10.0) -> list[int]:
+    """Serve requests by the favourite in ``ours_ms``, answer copies in ``others_ms``; return which were copied."""
+    found = []
+    for number in requests:
+        decision = served(subject, ours_ms, number * 0.1, FREE)
+        copy = subject.mirror(decision)
+        if copy:
+            found.append(number)
+            subject.finish(copy, Outcome(Verdict.SUCCESS, others_ms), number * 0.1)
+    return found
+
+
+def test_a_new_target_is_looked_at_often_at_first_and_then_ever_less() -> None:
+    """Distances grow by 20 requests each, so that n requests cost about sqrt(n / 10) copies."""
+    subject = engine(Spec("ours", 10.0), Spec("other", 30.0), rules=RoutingRules(mirror=1e-9))
+    found = looks(subject, range(2000), others_ms=30.0)
+    distances = [later - earlier for earlier, later in pairwise(found)]
+    assert distances == [FIRST_DISTANCE * (1 + step) for step in range(len(distances))]
+    assert 12 <= len(found) <= 15
+
+
+def test_a_cold_start_does_not_price_a_target_out() -> None:
+    """After a first answer that took a hundred times as long, a faster target is found within 200 requests."""
+    subject = engine(Spec("ours", 10.0), Spec("other", None), rules=RoutingRules(mirror=0.005))
+    decision = served(subject, 10.0, 0.0, FREE)
+    copy = subject.mirror(decision)
+    assert copy is not None
+    subject.finish(copy, Outcome(Verdict.SUCCESS, 400.0), 0.0)
+    for number in range(1, 201):
+        decision = served(subject, 10.0, number * 0.1, FREE)
+        if decision.target.name == "other":
+            return
+        copy = subject.mirror(decision)
+        if copy:
+            subject.finish(copy, Outcome(Verdict.SUCCESS, 4.0), number * 0.1)
+    raise AssertionError("the faster target was never found")
+
+
+def test_a_surprising_answer_is_looked_into_at_once() -> None:
+    """A target that answers a copy much faster than expected is looked at again within five requests, not 20 more."""
+    subject = engine(Spec("ours", 10.0), Spec("other", 60.0), rules=RoutingRules(mirror=1e-9))
+    looks(subject, range(800), others_ms=60.0)
+    found = looks(subject, range(800, 2000), others_ms=12.0)
+    distances = [later - earlier for earlier, later in pairwise(found)]
+    assert distances[0] <= 6
+    assert subject.snapshot(300.0)[1].latency.count
+
+
+def test_copies_are_paid_from_what_was_saved() -> None:
+    """Besides the scheduled looks, copies take the share of the serving time, and no more."""
+    subject = engine(Spec("ours", 10.0), Spec("other", 30.0), rules=RoutingRules(mirror=0.01))
+    scheduled = looks(
+        engine(Spec("ours", 10.0), Spec("other", 30.0), rules=RoutingRules(mirror=1e-9)), range(6000), others_ms=30.0
+    )
+    found = looks(subject, range(6000), others_ms=30.0)
+    paid_ms = (len(found) - len(scheduled)) * 30.0
+    assert 0.5 * 0.01 * 60_000 <= paid_ms <= 0.01 * 60_000 + 30.0
+
+
+def test_many_routers_do_not_all_look_at_the_same_target() -> None:
+    """Of several targets that are due, any is looked at."""
+    first = set()
+    for seed in range(30):
+        subject = engine(
+            Spec("ours", 1.0), *(Spec(f"other{i}", 30.0) for i in range(4)), rules=RoutingRules(mirror=0.01)
+        )
+        subject._rng = iter([(seed % 10) / 10.0] * 50).__next__
+        copy = subject.mirror(served(subject, 1.0, 0.0, FREE))
+        assert copy is not None
+        first.add(copy.target.name)
+    assert len(first) >= 3
