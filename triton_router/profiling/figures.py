@@ -48,6 +48,10 @@ class Figure(float):
             return False
         return super().__eq__(other)
 
+    def __ne__(self, other: object) -> bool:
+        # The number's own would forget the source: two figures would be neither equal nor different.
+        return not self == other
+
     __hash__ = float.__hash__
 
     def __repr__(self) -> str:

@@ -186,8 +186,15 @@ class TargetProfile:
         return self._residuals.probability_below(log(bound_ms / expected_ms)) if expected_ms > 0.0 else 1.0
 
     def energy_j(self, alone_ms: float) -> Figure:
-        """Return the energy of a request that takes ``alone_ms`` by itself, in joules."""
-        return Figure(self.power_w.value * alone_ms / 1000.0, self.power_w.source)
+        """Return the energy of a request that takes ``alone_ms`` by itself, in joules.
+
+        It is no better known than the power, nor than the time: unknown without either, and an estimate where the
+        time is.
+        """
+        source = self.power_w.source
+        if alone_ms <= 0.0 or source is Source.UNKNOWN:
+            return UNKNOWN_FIGURE
+        return Figure(self.power_w.value * alone_ms / 1000.0, source if self.is_proven else Source.ESTIMATED)
 
     def rows_per_second(self, work: float, rows: float = 1.0) -> float:
         """Return rows served in a second by such requests, one after the other; 0.0 while nothing is known."""

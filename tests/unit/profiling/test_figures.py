@@ -27,6 +27,7 @@ def test_declared_power_stays_an_estimate_until_it_is_measured() -> None:
     assert profile.energy_j(20.0) == Figure(1.0, Source.ESTIMATED)
     profile.record_power(30.0)
     profile.record_memory(250.0)
+    profile.record_latency(1000.0, 1.0, 0, 0, 0.0, True)
     assert profile.energy_j(1000.0) == Figure(30.0, Source.MEASURED)
     assert profile.memory_mb == Figure(250.0, Source.MEASURED)
     for _ in range(100):
@@ -146,3 +147,20 @@ def test_sixty_identical_requests_leave_a_sound_prediction() -> None:
         profile.record_latency(5.0, 1.0, 0, 0, profile.predict_latency(1.0), True)
     assert profile.predict_latency(1.0) == pytest.approx(5.0, rel=0.01)
     assert 4.9 < profile.predict_latency(8.0, rows=8) < 40.0
+
+
+def test_figures_are_equal_or_different_and_never_neither() -> None:
+    """The same number from another source is another figure; beside a plain number only the number counts."""
+    measured, estimated = Figure(1.0, Source.MEASURED), Figure(1.0, Source.ESTIMATED)
+    assert (measured == estimated, measured != estimated) == (False, True)
+    assert (measured == Figure(1.0, Source.MEASURED), measured != Figure(1.0, Source.MEASURED)) == (True, False)
+    assert (measured == 1.0, measured != 1.0, measured != 2.0) == (True, False, True)
+
+
+def test_energy_is_no_better_known_than_the_time_it_takes() -> None:
+    """Without a latency it is unknown, not zero; with one that only a prior tells it is an estimate."""
+    profile = TargetProfile(prior=PRIOR, power_w=Figure(50.0, Source.MEASURED))
+    assert profile.energy_j(0.0) == UNKNOWN_FIGURE
+    assert profile.energy_j(profile.predict_alone(1.0)).source is Source.ESTIMATED
+    profile.record_latency(20.0, 1.0, 0, 0, 0.0, True)
+    assert profile.energy_j(20.0) == Figure(1.0, Source.MEASURED)
