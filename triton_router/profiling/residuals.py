@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 KEPT = 64
 _GUESS = 0.5
-"""Spread (of the log ratio, one standard deviation's worth) that is assumed while there is no evidence."""
+"""Spread (of the log ratio, one standard deviation's worth) that is assumed where there is no evidence: while there
+is none at all, and beyond the largest ratio."""
 _ENOUGH = 9
 """Ratios from which a 90th percentile can be read at all."""
 _LARGEST = 16.0
@@ -83,6 +84,10 @@ class Residuals:
         count = len(self._sorted)
         if count < _ENOUGH:
             return 1.0 / (1.0 + exp(min(50.0, max(-50.0, -miss / _GUESS))))
+        beyond = miss - self._sorted[-1]
+        if beyond > 0.0:
+            # No answer was that late. Without a tail no bound, however wide, would ever be kept to with 99.9%.
+            return 1.0 - 0.5 / (count + 1) * exp(-beyond / _GUESS)
         below = (bisect_left(self._sorted, miss) + bisect_right(self._sorted, miss)) / 2.0
         return (below + 0.5) / (count + 1)
 

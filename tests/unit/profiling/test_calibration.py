@@ -72,3 +72,14 @@ def test_probability_and_quantile_agree() -> None:
     for p in (0.1, 0.5, 0.9):
         assert profile.probability_within(5.0, profile.latency_quantile(5.0, p)) == pytest.approx(p, abs=0.03)
     assert profile.probability_within(5.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("probability", [0.95, 0.99, 0.999, 0.99999])
+def test_every_probability_is_reached_by_a_bound_that_is_wide_enough(probability: float) -> None:
+    """However few answers it is known from: else a strict target would be called late whatever the bound."""
+    for count in (9, 64, 100):
+        residuals = Residuals(kept=100)
+        for index in range(count):
+            residuals.add(0.001 * index)
+        assert residuals.probability_below(0.2) < residuals.probability_below(0.4) < 1.0
+        assert residuals.probability_below(16.0) >= probability
