@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.routing.engine import RoutingEngine
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from triton_router.experiments.split import Split
     from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.explanation import Explanation
     from triton_router.routing.policies import Policy
     from triton_router.routing.rules import RoutingRules
     from triton_router.routing.types import RoutingContext, RoutingDecision, Target
@@ -42,11 +43,23 @@ class SplittingEngine(RoutingEngine):
         super().__init__(targets, routing[0], rng=rng, rules=routing[1], log_propensities=log_propensities)
         self._split = split
         self._model = model
-        self._serial = count()
+        self._numbered = Lock()
+        self._number = 0
 
     def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
         """See `RoutingEngine.decide`."""
         if policy is None:
-            arm = self._split.arm_of(self._model, context.key or f"#{next(self._serial)}")
-            policy = self._split.policy_of(arm)
+            key = context.key
+            if not key:
+                with self._numbered:
+                    key = f"#{self._number}"
+                    self._number += 1
+            policy = self._policy_for_key(key)
         return super().decide(context, now, policy)
+
+    def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
+        """See `RoutingEngine.explain`: by the policy of the request's arm; without a key, that of the next request."""
+        return super().explain(context, now, policy or self._policy_for_key(context.key or f"#{self._number}"))
+
+    def _policy_for_key(self, key: str) -> Policy:
+        return self._split.policy_of(self._split.arm_of(self._model, key))

@@ -97,3 +97,24 @@ def test_an_engine_decides_by_arm() -> None:
     assert set(names) == {"latency", "random"}
     assert len({policy(RoutingContext(key="user")) for _ in range(20)}) == 1
     assert engine.decide(RoutingContext(), 0.0, policy_named("cost")).policy == "cost"
+
+
+def test_an_engine_explains_by_arm() -> None:
+    """An explanation is by the policy that decides the request that follows, with a key and without, goals aside."""
+    engine = SplittingEngine(
+        [(Target("a", "a"), TargetProfile([(1, 1.0)])), (Target("b", "b"), TargetProfile([(1, 2.0)]))],
+        (policy_named("power"), RoutingRules()),
+        split(0.5),
+        "m",
+        rng=random.Random(2).random,
+    )
+    seen: set[str] = set()
+    for number in range(60):
+        context = RoutingContext(key=f"user{number}" if number % 2 else "")
+        told = engine.explain(context, 0.0).policy
+        decision = engine.decide(context, 0.0)
+        engine.finish(decision, Outcome(Verdict.SUCCESS, 1.0), 0.0)
+        assert told == decision.policy
+        seen.add(told)
+    assert seen == {"latency", "random"}
+    assert engine.explain(RoutingContext(), 0.0, policy_named("cost")).policy == "cost"
