@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from triton_router.errors import UnsupportedError
+from triton_router.errors import RequestError, UnsupportedError
 from triton_router.model_router.counts import ModelCounts
 from triton_router.model_router.model_profile import ModelProfile
 from triton_router.routing.capabilities import CAPABILITIES
@@ -62,6 +62,7 @@ class RegisteredModel:
             )
         targets = [(Target(str(backend), name, backend=backend), self.profile.on(backend)) for backend in backends]
         self.engine = RoutingEngine(targets, routing[0], rng=rng, rules=routing[1], barred=barred)
+        self._able = frozenset({target.name for target, _ in targets} - barred.keys())
         self.counts = ModelCounts(history)
         self.profile.remember(history)
         self._groups: dict[RoutingDecision, Group] = {}
@@ -75,7 +76,16 @@ class RegisteredModel:
     def decide(
         self, context: RoutingContext, now: float, arm: tuple[Group, Policy] | None, *, counted: bool
     ) -> RoutingDecision:
-        """Decide a request by the policy of its arm, else by the one in force."""
+        """Decide a request by the policy of its arm, else by the one in force.
+
+        Raises:
+            RequestError: It is pinned to a backend that cannot run the model, or nothing meets its bounds.
+        """
+        if context.pinned and context.pinned not in self._able:
+            raise RequestError(
+                f"backend {context.pinned!r} cannot run model {self.name!r}",
+                hint=f"pin the request to one of {', '.join(sorted(self._able))}, or to none",
+            )
         decision = self.engine.decide(context, now, arm[1] if arm else None)
         if arm and counted:
             self._groups[decision] = arm[0]

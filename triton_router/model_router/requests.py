@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import isfinite
+from math import prod
 
 from triton_router.errors import RequestError
 from triton_router.model_router.names import backend_of
 from triton_router.routing.types import OptimizationGoal, RoutingContext
 
 _BOUNDS = ("work", "max_latency_ms", "min_throughput", "max_memory_mb", "max_power_w")
+_LARGEST = 1e300
+"""Nothing that is asked is larger."""
 
 
 def checked(context: RoutingContext) -> RoutingContext:
@@ -19,15 +21,22 @@ def checked(context: RoutingContext) -> RoutingContext:
         RequestError: A value is out of range, or the goal is unknown.
         InvalidInputError: A backend is unknown.
     """
-    if not isfinite(context.batch_size) or context.batch_size < 1:
+    # Compared, not converted: a whole number may be too large for a float.
+    if not 1 <= context.batch_size <= _LARGEST:
         raise RequestError(f"batch_size cannot be {context.batch_size}", hint="give the number of rows, 1 or more")
     for name in _BOUNDS:
         value = getattr(context, name)
-        if not (isfinite(value) and value >= 0.0):
+        if not 0.0 <= value <= _LARGEST:
             raise RequestError(f"{name} cannot be {value}", hint="give a positive number, or 0 for none")
+    for name, shape in (context.actual_input_shapes or {}).items():
+        if not (all(extent >= 0 for extent in shape) and prod(shape) <= _LARGEST):
+            raise RequestError(
+                f"the shape of input {name!r} cannot be {list(shape)}", hint="give the shape of this request's tensor"
+            )
     allowed = context.allowed_backends
     return replace(
         context,
+        pinned=str(backend_of(context.pinned)) if context.pinned else "",
         optimization_goal=_goal(context.optimization_goal),
         allowed_backends=None if allowed is None else frozenset(backend_of(name) for name in allowed),
     )

@@ -23,7 +23,7 @@ from triton_router.model_router.names import backend_of
 from triton_router.model_router.policies import policy_of
 from triton_router.model_router.registered_model import RegisteredModel
 from triton_router.model_router.requests import checked
-from triton_router.routing.types import Outcome, Verdict
+from triton_router.routing.types import OptimizationGoal, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -308,7 +308,9 @@ class ModelRouter:
             model.reconfigure(self._routing_of(model.name), self._settings.router_config.profile_history_size)
 
     def _arm(self, model: str, context: RoutingContext) -> tuple[Group, Policy] | None:
-        if not self._settings.router_config.enable_ab_testing:
+        # A goal of the request's own replaces the policy of either arm, which then decides nothing.
+        has_goal = context.optimization_goal is not OptimizationGoal.BALANCED
+        if has_goal or not self._settings.router_config.enable_ab_testing:
             return None
         for split in self._splits.values():
             if context.experiment_id in {"", split.experiment_id} and split.covers(model):

@@ -140,6 +140,10 @@ class Score(NamedTuple):
     expected_latency_ms: float
 
 
+_JUDGED = frozenset({"policy", "explore"})
+"""Reasons of decisions among targets that were all found to meet the request's latency bound."""
+
+
 @dataclass(slots=True, eq=False)
 class RoutingDecision:
     """The answer of the engine for one request; its slot at the target is reserved until it is finished.
@@ -197,7 +201,11 @@ class RoutingDecision:
     @property
     def meets_latency_bound(self) -> bool:
         """Whether the request has no latency bound, or was expected to meet it."""
-        return self.reason != "late"
+        bound = self.context.max_latency_ms
+        if not bound or self.reason in _JUDGED:
+            return True
+        # Where there was no choice nobody asked how probable it is.
+        return self.reason != "late" and 0.0 < self.expected_latency_ms <= bound
 
     @property
     def primary_backend(self) -> Backend:

@@ -20,6 +20,7 @@ from triton_router import (
     ModelProfile,
     ModelRouter,
     ModelRouterConfig,
+    OptimizationGoal,
     RoutingContext,
     Source,
     Verdict,
@@ -95,6 +96,18 @@ class TestTheOriginalsEightDefects:
             assert len({served(router, 1.0, RoutingContext(key=f"user{user}")).policy for _ in range(5)}) == 1
         router.enable_ab_testing("half", "adaptive", "latency", 0.5, assignment="model")
         assert len({served(router, 1.0).policy for _ in range(50)}) == 1
+
+    def test_3_arms_count_only_what_their_policies_decided(self) -> None:
+        """Defect 3's neighbour: a goal of the request's own replaces both policies, so that neither is to be judged."""
+        router = made()
+        router.enable_ab_testing("half", "adaptive", "random", 0.5)
+        for _ in range(20):
+            decision = served(router, 1.0, RoutingContext(optimization_goal=OptimizationGoal.MINIMIZE_LATENCY))
+            assert decision.policy == "latency"
+        assert not router.get_metrics().get_model_metrics("resnet50").experiments
+        served(router, 1.0)
+        arms = router.get_metrics().get_model_metrics("resnet50").experiments["half"]
+        assert sum(arm.requests for arm in arms.values()) == 1
 
     def test_4_the_latency_term_of_the_adaptive_score_counts(self) -> None:
         """Defect 4: it was computed and never added. Only latency differs here, and it decides."""

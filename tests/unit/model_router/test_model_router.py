@@ -93,6 +93,22 @@ def test_there_is_one_instance_for_who_wants_one() -> None:
         ),
         (lambda r: r.route_request("resnet50", RoutingContext(batch_size=0)), RequestError, "batch_size cannot be 0"),
         (
+            lambda r: r.route_request("resnet50", RoutingContext(batch_size=10**400)),
+            RequestError,
+            "batch_size cannot be 1000",
+        ),
+        (
+            lambda r: r.route_request("resnet50", RoutingContext(actual_input_shapes={"x": [8, -1]})),
+            RequestError,
+            r"shape of input 'x' cannot be \[8, -1\]",
+        ),
+        (
+            lambda r: r.route_request("resnet50", RoutingContext(actual_input_shapes={"x": [10**200, 10**200]})),
+            RequestError,
+            "shape of input 'x' cannot be",
+        ),
+        (lambda r: r.route_request("resnet50", RoutingContext(pinned="tpu")), InvalidInputError, "unknown backend"),
+        (
             lambda r: r.route_request("resnet50", RoutingContext(max_power_w=-1.0)),
             RequestError,
             "max_power_w cannot be",
@@ -304,3 +320,24 @@ def test_metrics_have_zeros_for_backends_that_served_nothing() -> None:
     metrics = made("gpu").get_metrics().get_model_metrics("resnet50")
     assert [metrics.backend_counts[backend] for backend in Backend] == [0, 0, 0, 0]
     assert metrics.avg_latency_ms["metal_mps"] == 0.0
+
+
+def test_a_request_is_pinned_to_what_can_run_it_and_to_nothing_else() -> None:
+    """A pin is a backend's name or alias; one that the router or the model does not have is refused by name."""
+    router = made("cpu", "gpu", "ane", model=replace(RESNET, supports_neural_engine=False))
+    assert served(router, 1.0, RoutingContext(pinned="cuda")).primary_backend is GPU
+    for name in ("metal_mps", "neural_engine"):
+        with pytest.raises(RequestError, match=f"backend '{name}' cannot run model 'resnet50'"):
+            router.route_request("resnet50", RoutingContext(pinned=name))
+    assert sum(router.get_metrics().get_model_metrics("resnet50").in_flight.values()) == 0
+
+
+def test_a_bound_that_the_only_backend_breaks_is_not_said_to_be_met() -> None:
+    """Having no choice is no promise: with one backend that is too slow, or unknown, the bound is not met."""
+    router = made("cpu")
+    bounded = RoutingContext(max_latency_ms=5.0)
+    for _ in range(20):
+        served(router, 50.0)
+    assert served(router, 50.0, bounded).meets_latency_bound is False
+    assert served(router, 50.0, replace(bounded, max_latency_ms=500.0)).meets_latency_bound is True
+    assert served(router, 50.0).meets_latency_bound is True
