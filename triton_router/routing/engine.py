@@ -187,7 +187,8 @@ class RoutingEngine:
         self._policy = policy
         self._rules = rules
         self._learner.warmup = rules.warmup
-        self._mirrors.share = rules.mirror if policy.learns and rules.learn else 0.0
+        has_choice = len(self._open) > 1
+        self._mirrors.share = rules.mirror if policy.learns and rules.learn and has_choice else 0.0
         self._rule_filters = _filters_of(rules, mirrors=self._mirrors.share > 0.0)
         for device in self._devices:
             device.in_flight, device.work_in_flight = 0, 0.0
