@@ -77,10 +77,12 @@ class LatencyModel:
         prior: What to expect while nothing is measured.
         test: For changes.
         spread: Running mean of the log-misses, clipped.
+        loaded_spread: Of those of requests with company alone, which are predicted worse: judged by the others, every
+            burst of requests would look like a change.
         error: Running mean of |measured - predicted| / measured, before each answer was learned; 1.0 at first.
     """
 
-    __slots__ = ("alone_seen", "error", "load", "prior", "shape", "spread", "test")
+    __slots__ = ("alone_seen", "error", "load", "loaded_spread", "prior", "shape", "spread", "test")
 
     def __init__(self, prior: RooflinePrior | None = None) -> None:
         self.prior = prior
@@ -89,6 +91,7 @@ class LatencyModel:
         self.test = CumulativeSum()
         self.alone_seen = 0
         self.spread = _LARGEST_SPREAD
+        self.loaded_spread = _LARGEST_SPREAD
         self.error = 1.0
 
     def predict(self, work: float, ahead: float, device_ahead: float, company: float, rows: float) -> float:
@@ -146,8 +149,9 @@ class LatencyModel:
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
-        self._note(latency, expected, miss, limit)
-        change = self.test.update(miss, self.spread if familiar else 2.0 * self.spread, loaded=loaded)
+        self._note(latency, expected, miss, limit, loaded=loaded)
+        spread = self.loaded_spread if loaded else self.spread
+        change = self.test.update(miss, spread if familiar else 2.0 * spread, loaded=loaded)
         if change:
             self._follow(change)
             alone_ms = shape.predict(work, rows)
@@ -171,25 +175,28 @@ class LatencyModel:
         if not other.shape.count:
             return
         if not self.shape.count:
-            self.spread, self.error = other.spread, other.error
+            self.spread, self.loaded_spread, self.error = other.spread, other.loaded_spread, other.error
         else:
             share = other.shape.count / (self.shape.count + other.shape.count)
             self.spread += share * (other.spread - self.spread)
+            self.loaded_spread += share * (other.loaded_spread - self.loaded_spread)
             self.error += share * (other.error - self.error)
         self.alone_seen += other.alone_seen
         self.shape.merge(other.shape)
         self.load.merge(other.load)
         self.test.reset()
 
-    def _note(self, latency: float, expected: float, miss: float, limit: float) -> None:
+    def _note(self, latency: float, expected: float, miss: float, limit: float, *, loaded: bool) -> None:
         """Keep the running means. Clipped, or the first outliers would hide the next."""
-        count = self.shape.count
-        rate = _RATE if count >= 1.0 / _RATE else 1.0 / (count + 1)
         error = abs(latency - expected) / latency
+        rate = _rate(self.shape.count)
         self.error += rate * ((error if error < _LARGEST_ERROR else _LARGEST_ERROR) - self.error)
         size = abs(miss)
-        spread = self.spread + rate * ((size if size < limit else limit) - self.spread)
-        self.spread = _LEAST_SPREAD if spread < _LEAST_SPREAD else min(spread, _LARGEST_SPREAD)
+        self.spread = _averaged(self.spread, size if size < limit else limit, rate)
+        if loaded:
+            limit = _USUAL * self.loaded_spread
+            rate = _rate(self.load.count + 1)
+            self.loaded_spread = _averaged(self.loaded_spread, size if size < limit else limit, rate)
 
     def _begin(self, latency: float, work: float, rows: float, *, alone: bool) -> None:
         """Take the first answer; the prior's curve goes through it."""
@@ -210,10 +217,20 @@ class LatencyModel:
         alone = self.test.change_of(change, loaded=False)
         wait = self.test.change_of(change, loaded=True)
         self.spread = max(self.spread, _UNSURE)
+        self.loaded_spread = max(self.loaded_spread, _UNSURE)
         if alone:
             self.shape.rescale(exp(alone), _KEPT)
         self.load.rescale(exp(wait) if alone else 1.0, _KEPT)
         self.test.reset()
+
+
+def _rate(count: int) -> float:
+    return _RATE if count >= 1.0 / _RATE else 1.0 / (count + 1)
+
+
+def _averaged(spread: float, size: float, rate: float) -> float:
+    spread += rate * (size - spread)
+    return _LEAST_SPREAD if spread < _LEAST_SPREAD else min(spread, _LARGEST_SPREAD)
 
 
 def _bounded(amount: float) -> float:

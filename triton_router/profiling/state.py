@@ -40,6 +40,7 @@ def model_state(model: LatencyModel) -> dict[str, object]:
         "load": {"count": model.load.count, "fit": _fit_state(model.load.fit)},
         "alone_seen": model.alone_seen,
         "spread": model.spread,
+        "loaded_spread": model.loaded_spread,
         "error": model.error,
     }
 
@@ -55,6 +56,7 @@ def restore_model(model: LatencyModel, state: State) -> None:
     _restore_fit(model.load.fit, load.part("fit"))
     model.alone_seen = state.count("alone_seen")
     model.spread = state.number("spread", 0.0, 1.0)
+    model.loaded_spread = state.number("loaded_spread", 0.0, 1.0)
     model.error = state.number("error", 0.0, 2.0)
     for name, law in (("shape", model.shape), ("load", model.load)):
         if (law.count > 0) != (max(law.fit.information) > 0.0):

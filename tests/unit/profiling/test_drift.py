@@ -96,3 +96,30 @@ def test_confidence_grows_with_evidence_and_shrinks_with_error_and_change() -> N
     assert profile.confidence < 0.6 * seen[-1]
     serve(profile, rng, 60, 3.0)
     assert profile.confidence > 0.9 * seen[-1]
+
+
+@pytest.mark.parametrize("clients", [4, 8, 32])
+@pytest.mark.parametrize("discipline", ["shared cores", "a queue", "batched"])
+def test_bursts_are_no_change_of_the_target(discipline: str, clients: int) -> None:
+    """After quiet traffic, bursts of requests at once raise no alarm and leave what a lone request takes as it was.
+
+    What company costs is not known at first, and never as well as what a request takes alone.
+    """
+    drifts = 0
+    for seed in range(5):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+        for _ in range(150):
+            profile.record_latency(10 * rng.lognormvariate(0, 0.05), 10.0, 0, 0, profile.predict_latency(10.0), True)
+        for _ in range(20):
+            for ahead in range(clients):
+                took = {"shared cores": clients, "a queue": ahead + 1.0, "batched": 1.0 + 0.05 * clients}[discipline]
+                expected = profile.predict_latency(10.0, 10.0 * ahead, in_flight=ahead)
+                latency = 10 * took * rng.lognormvariate(0, 0.05)
+                profile.record_latency(latency, 10.0, 10.0 * ahead, 0, expected, False, 1.0, ahead)
+            for _ in range(3):
+                latency = 10 * rng.lognormvariate(0, 0.05)
+                profile.record_latency(latency, 10.0, 0, 0, profile.predict_latency(10.0), True)
+        drifts += profile.drifts
+        assert profile.predict_alone(10.0) == pytest.approx(10.0, rel=0.1)
+    assert drifts == 0
