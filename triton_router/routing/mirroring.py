@@ -1,9 +1,8 @@
 """Mirrored requests: copies sent to another target only to learn from, and when one is due.
 
-A target is looked at for two reasons. At growing distances (20, 40, 60, ... served requests) from when it was new or
-found to have become slower: a cold start must not pass for its speed, and a slow-down that lasted n requests is seen to
-be over some sqrt(40 n) requests later, at the price of sqrt(n / 10) copies. And whenever the time saved up for it
-allows: a share of the time that serving takes.
+A target is looked at for two reasons. At growing distances from when it was new or found to have become slower: a cold
+start must not pass for its speed, and that a slow-down is over should be seen in less time than it lasted. And whenever
+the time saved up for it allows: a share of the time that serving takes.
 """
 
 from __future__ import annotations
@@ -17,10 +16,15 @@ if TYPE_CHECKING:
     from triton_router.routing.protocols import Candidate
 
 FIRST_DISTANCE = 20
-"""Served requests between the first two looks at a target, and at least between any two that are not paid for: many
-routers that start together must not flood their targets."""
+"""Served requests between the first two looks at a target that is as fast as the one that serves, and at least between
+any two that are not paid for: many routers that start together must not flood their targets. A target that takes n
+times as long is looked at after n times as many: looking costs the same whatever it looks at."""
+_GROWTH = 1.5
+"""Each distance as a multiple of the one before."""
 _SURPRISE = 0.6
 """An answer within this share of what was expected may mean that a slow-down is over..."""
+_MOST_DEAR = 10.0
+"""Times that a look counts as dear at most: a wrong first impression must not last."""
 _SOON = 5
 """... and as one look proves nothing, so many requests later there is another."""
 _MOST_SAVED_MS = 1000.0
@@ -35,11 +39,12 @@ class Mirroring:
         under_way: Whether a copy is out, so that what it really takes is known before the next one.
     """
 
-    __slots__ = ("_is_paid", "_next_look", "_saved_ms", "_served", "_wanted_ms", "share", "under_way")
+    __slots__ = ("_is_paid", "_next_look", "_saved_ms", "_served", "_served_ms", "_wanted_ms", "share", "under_way")
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share
         self._served = 0
+        self._served_ms = 0.0
         self._next_look = 0.0
         self._saved_ms = 0.0
         # What the last copy that was too dear would have cost: until that is saved, no request needs to ask again.
@@ -59,6 +64,7 @@ class Mirroring:
     def earn(self, served_ms: float) -> None:
         """Note that a request was served, and how long it kept its device busy."""
         self._served += 1
+        self._served_ms += served_ms
         self._saved_ms = min(self._saved_ms + self.share * served_ms, _MOST_SAVED_MS)
 
     def suspect(self, candidate: Candidate) -> None:
@@ -83,6 +89,8 @@ class Mirroring:
         self._is_paid = chosen is None
         if chosen is None:
             chosen = self._affordable(idle, work, rows)
+        else:
+            self._look_later(chosen, chosen.profile.predict_alone(work, rows))
         self.under_way = chosen is not None
         return chosen
 
@@ -104,10 +112,13 @@ class Mirroring:
         self._next_look = self._served + FIRST_DISTANCE if due else max(earliest, self._served + FIRST_DISTANCE)
         if not due:
             return None
-        chosen = due[int(rng() * len(due))]
-        chosen.look_at = self._served + chosen.look_distance
-        chosen.look_distance += FIRST_DISTANCE
-        return chosen
+        return due[int(rng() * len(due))]
+
+    def _look_later(self, candidate: Candidate, price_ms: float) -> None:
+        usual_ms = self._served_ms / self._served if self._served else 0.0
+        dearness = min(max(1.0, price_ms / usual_ms), _MOST_DEAR) if usual_ms else 1.0
+        candidate.look_at = self._served + int(candidate.look_distance * dearness)
+        candidate.look_distance = int(candidate.look_distance * _GROWTH)
 
     def _affordable(self, idle: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
         if not idle or self._saved_ms <= self._wanted_ms:
