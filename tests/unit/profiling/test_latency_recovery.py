@@ -34,7 +34,7 @@ def serve(fit: Fit, rng: random.Random, count: int, factor: float = 1.0) -> None
         fit.observe(factor * affine(work, ahead) * max(0.5, rng.gauss(1, 0.05)), work, ahead)
 
 
-@pytest.mark.parametrize(("cold", "typical", "worst"), [(0.001, 0.2, 0.6), (5.0, 0.1, 0.25), (50.0, 0.1, 0.5)])
+@pytest.mark.parametrize(("cold", "typical", "worst"), [(0.001, 0.1, 0.4), (5.0, 0.04, 0.25), (50.0, 0.04, 0.45)])
 def test_a_wrong_first_answer_is_outlived(cold: float, typical: float, worst: float) -> None:
     """Whatever the first answer took, 300 requests later the worst of 100 runs is near the truth all over the grid.
 
@@ -72,11 +72,12 @@ def test_mixed_sizes_under_load_are_learned(span: int) -> None:
     assert max(errors) < 0.06
 
 
-@pytest.mark.parametrize(("factor", "bar"), [(0.02, 0.2), (0.33, 0.2), (3.0, 0.2), (50.0, 0.6)])
+@pytest.mark.parametrize(("factor", "bar"), [(0.02, 0.12), (0.33, 0.12), (3.0, 0.2), (50.0, 0.5)])
 def test_a_change_of_speed_is_followed_within_forty_requests(factor: float, bar: float) -> None:
-    """A target that for good becomes several times as slow or fast is predicted within 20% in nine runs of ten.
+    """A target that for good becomes several times as slow or fast is predicted within 12 to 20% in nine runs of ten.
 
-    Within 60% where it becomes fifty times as slow: forty such requests bring little that was alone.
+    Within 50% where it becomes fifty times as slow: forty such requests bring little that was alone. Half the runs are
+    within 8% all the same.
     """
     errors: list[float] = []
     for seed in range(60):
@@ -86,6 +87,7 @@ def test_a_change_of_speed_is_followed_within_forty_requests(factor: float, bar:
         serve(fit, rng, 40, factor)
         errors.append(worst_error(fit, factor))
     assert sorted(errors)[54] < bar
+    assert median(errors) < 0.08
 
 
 def test_the_cost_of_load_is_remembered_through_a_quiet_time() -> None:
