@@ -23,6 +23,10 @@ MEMORY = 0.9
 """Weight of a shape's evidence that is one observation older."""
 _AGEING = 0.98
 """How evidence fades, for the choice of who goes, with each observation of any shape."""
+_SETTLED = 3.0
+"""Evidence from which a shape, with those like it, is none the law only guesses at; in observations..."""
+_STRANGE = 0.2
+"""... or as a share of all evidence: after a change there is little of any."""
 _BOUND = 3.0
 """No correction is beyond a factor of exp(3) = 20."""
 _ROWS = 4.0
@@ -77,6 +81,20 @@ class ShapeCells:
         """Return the evidence for the shape in bucket ``at``, in observations."""
         cell = self.cells.get(at)
         return cell.weight if cell else 0.0
+
+    def is_strange(self, work: float, rows: float) -> bool:
+        """Whether little of the evidence is for shapes within a factor of two of this one."""
+        near = total = 0.0
+        for cell in self.cells.values():
+            total += cell.weight
+            if (
+                cell.work <= 2.0 * work
+                and work <= 2.0 * cell.work
+                and cell.rows <= 2.0 * rows
+                and rows <= 2.0 * cell.rows
+            ):
+                near += cell.weight
+        return near < _SETTLED and near < _STRANGE * total
 
     def observe(self, at: int, latency_ms: float, work: float, rows: float, share: float) -> None:
         """Learn from one latency (positive) of a shape in bucket ``at``; ``share`` is its weight, up to 1."""

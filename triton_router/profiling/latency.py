@@ -45,6 +45,8 @@ _UNKNOWN = 1.0
 """Observations of a shape from which on only requests alone say what it takes, as they do from the first where the
 law knows shapes like it: under steady load nothing tells what a request takes from what it waits, and the division
 between the two would wander off."""
+_SETTLED = 3.0
+"""Observations of a shape from which on its misses count, whatever it is like."""
 _USUAL = 2.5
 """A miss of more than this many usual ones is clipped there."""
 _BEYOND = 2.0
@@ -147,18 +149,20 @@ class LatencyModel:
             # Company came later, and nobody knows how much of the latency was its doing.
             return 0.0
         familiar = not novel and known >= 1.0
+        # Of a shape unlike all others the law only guesses: a miss is no outlier, and no change of the target.
+        strange = known < _SETTLED and shape.is_strange(work, rows)
         miss = log(latency / expected)
         limit = _USUAL * self.spread
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
-        change = self.test.update(miss, spread if familiar else 2.0 * spread, loaded=loaded)
+        change = 0.0 if strange else self.test.update(miss, spread if familiar else 2.0 * spread, loaded=loaded)
         if change:
             self._follow(change)
             alone_ms = shape.predict(work, rows)
             expected = self.predict(work, *load, rows)
-        elif abs(miss) > limit and (familiar or not (novel or shape.is_novel(work, rows))):
+        elif abs(miss) > limit and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(limit if miss > 0.0 else -limit)
-        if abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
+        if not strange and abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
         if loaded:
             self.load.observe(

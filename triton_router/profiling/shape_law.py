@@ -40,6 +40,8 @@ _FIRST_SWEEPS = 20
 """Rounds of descent after each of the first ten observations, such as those from build time, which no others may
 follow for long. After later ones it is one: the next continues where it stopped."""
 _FIRST = 10
+_ESTABLISHED = 50
+"""Observations before which every shape is strange, and none therefore."""
 _LARGEST_WORK = 1e15
 _LARGEST_ROWS = 1e9
 _MEMO = 16
@@ -91,6 +93,10 @@ class ShapeLaw:
     def familiarity(self, work: float, rows: float) -> float:
         """Return the evidence for this very shape, in observations."""
         return self.cells.weight(key(work, rows))
+
+    def is_strange(self, work: float, rows: float) -> bool:
+        """Whether the shape is unlike those that the law was fitted to, so that it is a guess there."""
+        return self.count >= _ESTABLISHED and self.cells.is_strange(work, rows)
 
     def is_novel(self, work: float, rows: float, share: float = _NOVEL) -> bool:
         """Whether an observation of this shape says more of a coefficient than ``share`` of all evidence before it."""

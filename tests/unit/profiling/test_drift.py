@@ -123,3 +123,16 @@ def test_bursts_are_no_change_of_the_target(discipline: str, clients: int) -> No
         drifts += profile.drifts
         assert profile.predict_alone(10.0) == pytest.approx(10.0, rel=0.1)
     assert drifts == 0
+
+
+def test_a_shape_unlike_all_before_is_no_change_of_the_target() -> None:
+    """After large requests alone come small ones: what they take is learned, and the large ones stay as they were."""
+    for seed in range(20):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+        for work in [3200.0] * 100 + [50.0] * 30:
+            latency = (1 + 0.02 * work) * rng.lognormvariate(0, 0.05)
+            profile.record_latency(latency, work, 0, 0, profile.predict_latency(work), True)
+        assert profile.drifts == 0
+        assert profile.predict_latency(50.0) == pytest.approx(2.0, rel=0.15)
+        assert profile.predict_latency(3200.0) == pytest.approx(65.0, rel=0.15)
