@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from queue import SimpleQueue
-from threading import Lock, Semaphore, Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,11 +29,10 @@ class WorkerPool:
         self._limit = limit
         self._name = name
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._idle = Semaphore(0)
         self._threads: list[Thread] = []
-        self._growing = Lock()
-        # Appending and popping are atomic, which counting is not.
-        self._unfinished: list[None] = []
+        self._lock = Lock()
+        # Workers less jobs not yet finished: workers that are idle, or if negative, jobs that wait for one.
+        self._spare = 0
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle.
@@ -41,42 +40,38 @@ class WorkerPool:
         Raises:
             RuntimeError: No thread can be started, and there is none yet: the job is not taken.
         """
-        self._take_worker()
-        self._unfinished.append(None)
+        with self._lock:
+            self._see_to_a_worker()
+            self._spare -= 1
         self._jobs.put(job)
 
     def offer(self, job: Callable[[], None]) -> bool:
         """Have ``job`` run at once by an idle worker or a new one; False, and not taken, if there is none."""
-        if not self._take_worker():
-            return False
-        self._unfinished.append(None)
+        with self._lock:
+            self._see_to_a_worker()
+            if self._spare <= 0:
+                return False
+            self._spare -= 1
         self._jobs.put(job)
         return True
 
-    def _take_worker(self) -> bool:
-        if self._idle.acquire(blocking=False):
-            return True
-        if len(self._threads) >= self._limit:
-            return False
-        with self._growing:
-            return self._grow()
-
-    def _grow(self) -> bool:
-        if len(self._threads) >= self._limit:
-            return False
+    def _see_to_a_worker(self) -> None:
+        """Start a worker if none is idle, unless there may be no more of them."""
+        if self._spare > 0 or len(self._threads) >= self._limit:
+            return
         thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the process may have no more threads; those there are will do
             if not self._threads:
                 raise
-            return False
+            return
         self._threads.append(thread)
-        return True
+        self._spare += 1
 
     def close(self) -> None:
         """Let the jobs submitted so far finish, and those that they submit, then end the workers."""
-        while self._unfinished:
+        while self._spare < len(self._threads):
             time.sleep(_LOOK_EVERY_S)
         for _ in self._threads:
             self._jobs.put(None)
@@ -84,12 +79,11 @@ class WorkerPool:
             thread.join()
 
     def _work(self) -> None:
-        take, idle, done = self._jobs.get, self._idle.release, self._unfinished.pop
-        while (job := take()) is not None:
+        while (job := self._jobs.get()) is not None:
             try:
                 job()
             except Exception:  # noqa: BLE001 - reported in the server's log; the worker goes on with the next
                 traceback.print_exc()
             finally:
-                done()
-            idle()
+                with self._lock:
+                    self._spare += 1

@@ -51,7 +51,7 @@ def test_the_pool_grows_only_when_nobody_is_idle() -> None:
         done = threading.Event()
         pool.submit(lambda done=done: (names.append(threading.current_thread().name), done.set()))
         assert done.wait(5)
-        while pool._idle._value == 0:  # the worker says so right after the job
+        while pool._spare == 0:  # the worker says so right after the job
             pass
     assert set(names) == {"test-0"}
     barrier = threading.Barrier(4)
@@ -60,6 +60,30 @@ def test_the_pool_grows_only_when_nobody_is_idle() -> None:
     pool.close()
     assert not barrier.broken
     assert len(pool._threads) == 4
+
+
+def test_only_an_idle_worker_takes_what_is_offered() -> None:
+    """However many jobs have waited for a worker before, an offer to busy ones is refused."""
+    pool = WorkerPool(1, name="test")
+    first, busy, second, done = (threading.Event() for _ in range(4))
+
+    def last() -> None:
+        busy.set()
+        second.wait(5)
+
+    pool.submit(lambda: first.wait(5) and None)
+    assert not pool.offer(done.set)
+    for _ in range(3):
+        pool.submit(lambda: None)
+    pool.submit(last)
+    first.set()
+    assert busy.wait(5)
+    assert not pool.offer(done.set)
+    second.set()
+    while not pool.offer(done.set):
+        pass
+    assert done.wait(5)
+    pool.close()
 
 
 def test_a_job_that_raises_costs_no_worker(capsys: pytest.CaptureFixture[str]) -> None:
