@@ -16,7 +16,7 @@ from triton_router.profiling.profile import TargetProfile
 from triton_router.routing import filters, scorers
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.health import Health
-from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Uniform
+from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Proportional
 from triton_router.routing.policies import POLICIES, policy_named
 from triton_router.routing.protocols import Candidate, Device
 from triton_router.routing.rules import RoutingRules
@@ -39,7 +39,7 @@ SCORERS = [
     for name, f in getmembers(scorers, isfunction)
     if f.__module__ == scorers.__name__ and name[0] != "_"
 ]
-PICKERS = [pytest.param(p(), id=p.__name__) for p in (BestThenLeastRequest, PowerOfTwo, Uniform)]
+PICKERS = [pytest.param(p(), id=p.__name__) for p in (BestThenLeastRequest, PowerOfTwo, Proportional)]
 
 
 @st.composite

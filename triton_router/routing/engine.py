@@ -148,7 +148,7 @@ class RoutingEngine:
             chances: list[float] = []
             if kept:
                 selection.rate(context, kept, policy)
-                chances = selection.probabilities(kept, policy, self._explores(context, policy, reason))
+                chances = selection.probabilities(context, kept, policy, self._explores(context, policy, reason))
             rejected = [*self._barred, *rejections]
             return explained(self._all, kept, rejected, policy, reason, (context, chances))
 
@@ -177,7 +177,8 @@ class RoutingEngine:
 
     def curve(self, target: str, work: float, rows: float) -> tuple[float, float]:
         """Return what a call of a target costs whatever it carries, and what this work adds, in milliseconds."""
-        return self._by_name[target].profile.fixed_and_marginal(work, rows)
+        with self._lock:
+            return self._by_name[target].profile.fixed_and_marginal(work, rows)
 
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
         reasons = {c.target.name: "backend excluded" for c in self._all if c.target.backend in rules.excluded_backends}
@@ -224,11 +225,10 @@ class RoutingEngine:
         explore = self._explores(context, policy, reason)
         if explore and len(kept) > 1 and self._rng() < explore:
             other = (index + 1 + int(self._rng() * (len(kept) - 1))) % len(kept)
-            # A target ten times as slow is tried a tenth as often: exploring costs the same whatever it tries.
-            if self._rng() < kept[other].score:
+            if self._rng() < selection.acceptance(context, kept[other]):
                 index, reason = other, "explore"
         # Before the slot is taken: the choice was made in the state without it.
-        propensity = selection.probabilities(kept, policy, explore)[index] if self._log_propensities else 0.0
+        propensity = selection.probabilities(context, kept, policy, explore)[index] if self._log_propensities else 0.0
         decision = self._reserve(context, work, kept[index], reason, policy.name)
         decision.propensity = propensity
         if self._rules.fallback:
@@ -253,17 +253,21 @@ class RoutingEngine:
             able, rejections = selection.constrained(context, able, now)
             if not able:
                 return able, rejections, "refused"
-        kept, unfit = selection.filtered(context, able, now, policy.filters if self._rules.learn else filters.UNLEARNED)
+        rested = filters.resting(context, able, now)
+        kept, unfit = selection.filtered(context, able, now, (lambda *_: rested, *self._rule_filters))
         rejections += unfit
-        if not kept:
-            return able, rejections, "panic"
-        kept, unwanted = selection.filtered(context, kept, now, self._rule_filters)
-        rejections += unwanted
+        if self._rules.learn:  # otherwise every target of unknown speed would stay so
+            kept, unwanted = selection.filtered(context, kept, now, policy.filters)
+            rejections += unwanted
+        reason = "policy"
+        if rested and len(rested) == len(able):
+            reason = "panic"
+            rejections += [Rejection(candidate.target, why) for candidate, why in rested]
         if not context.max_latency_ms:
-            return kept, rejections, "policy"
+            return kept, rejections, reason
         kept, late = selection.filtered(context, kept, now, (policy.late,))
         is_late = len(kept) == 1 and not policy.late.meets(kept[0], context.max_latency_ms)
-        return kept, rejections + late, "late" if is_late else "policy"
+        return kept, rejections + late, "late" if is_late and reason == "policy" else reason
 
     def _without_choice(
         self, context: RoutingContext, work: float, candidate: Candidate, reason: str

@@ -88,10 +88,6 @@ def not_preferred(_context: RoutingContext, candidates: Sequence[Candidate], _no
     return others if len(others) < len(candidates) else ()
 
 
-UNLEARNED: tuple[Filter, ...] = (resting,)
-"""What the state of things forbids where nothing is learned: every target of unknown speed would stay so."""
-
-
 class Slow:
     """Rejects targets predicted to take more than ``bound_ms``, load included, if another is not."""
 

@@ -57,16 +57,25 @@ class PowerOfTwo:
         return [sum((score >= other) + (score > other) for other in scores) / pairs for score in scores]
 
 
-class Uniform:
-    """Takes any, each with the same probability."""
+class Proportional:
+    """Takes any, each with a probability in proportion to its score."""
 
     def pick(self, candidates: Sequence[Candidate], rng: Callable[[], float]) -> int:
         """See `Picker`."""
-        return int(rng() * len(candidates))
+        left = rng() * sum(candidate.score for candidate in candidates)
+        for index, candidate in enumerate(candidates):
+            left -= candidate.score
+            if left < 0.0:
+                return index
+        # No score at all, or the last one by a rounding: whichever is best.
+        return max(range(len(candidates)), key=lambda index: candidates[index].score)
 
     def probabilities(self, candidates: Sequence[Candidate]) -> list[float]:
         """See `Picker`."""
-        return [1.0 / len(candidates)] * len(candidates)
+        total = sum(candidate.score for candidate in candidates)
+        if total <= 0.0:
+            return [1.0] + [0.0] * (len(candidates) - 1)
+        return [candidate.score / total for candidate in candidates]
 
 
 def _idlest(candidates: Sequence[Candidate], tied: list[int]) -> list[int]:

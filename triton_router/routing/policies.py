@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from triton_router.errors import ConfigError
 from triton_router.routing import scorers
-from triton_router.routing.filters import Late, resting, unproven_and_busy
-from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Uniform
+from triton_router.routing.filters import Late, unproven_and_busy
+from triton_router.routing.pickers import BestThenLeastRequest, PowerOfTwo, Proportional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,8 +26,8 @@ class Policy:
     """How one target is chosen.
 
     Attributes:
-        filters: What is left out while something else is left; after the request's constraints, before its latency
-            bound.
+        filters: What is left out while something else is left; after the request's constraints, failing targets and
+            the rules, before the latency bound.
         scorers: Each with its weight; weights are not negative and not all 0. The total score is their weighted mean.
         picker: Takes one of the rated.
         late: Judges who meets a request's latency bound.
@@ -96,7 +96,7 @@ def _learning(name: str, *rated: tuple[Scorer, float], probability: float = LIKE
     """Return a policy that rests on what was learned, and finds out about the unproven."""
     return Policy(
         name,
-        (resting, unproven_and_busy),
+        (unproven_and_busy,),
         rated,
         BestThenLeastRequest(),
         Late(probability),
@@ -123,7 +123,7 @@ def _slo(parameters: Mapping[str, float]) -> Policy:
 
 
 def _without_learning(name: str, scorer: Scorer, picker: Picker) -> Policy:
-    return Policy(name, (resting,), ((scorer, 1.0),), picker)
+    return Policy(name, (), ((scorer, 1.0),), picker)
 
 
 _ALIASES = {"balanced": "adaptive"}
@@ -140,6 +140,6 @@ POLICIES: Mapping[str, PolicyKind] = {
         lambda _: _without_learning("least-request", scorers.least_request, BestThenLeastRequest())
     ),
     "power-of-two": PolicyKind(lambda _: _without_learning("power-of-two", scorers.least_request, PowerOfTwo())),
-    "random": PolicyKind(lambda _: _without_learning("random", scorers.equal, Uniform())),
+    "random": PolicyKind(lambda _: _without_learning("random", scorers.equal, Proportional())),
 }
 """Every policy by its name in ``router.yaml``."""

@@ -65,8 +65,12 @@ def power(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[flo
 
 
 def cost(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
-    """Rate by price: the device's price per hour times the time that the request takes. What is free rates 1."""
-    return _shares([c.target.price_per_hour * c.alone_ms for c in candidates])
+    """Rate by price: the device's price per hour times the time that the request takes.
+
+    What is free rates 1; where everything is, by the request's own predicted latency.
+    """
+    prices = [c.target.price_per_hour * c.alone_ms for c in candidates]
+    return _shares(prices if any(prices) else [c.expected_latency_ms for c in candidates])
 
 
 def complexity(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:

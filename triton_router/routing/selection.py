@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from triton_router.routing.protocols import Candidate, Filter
     from triton_router.routing.types import RoutingContext
 
+SURELY = 0.95
+"""Probability of meeting its latency bound that a request must have elsewhere before it is spent on exploring."""
+
 
 def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     """Fill in each candidate's figures for a request."""
@@ -40,14 +43,12 @@ def constrained(
 def filtered(
     context: RoutingContext, candidates: list[Candidate], now: float, steps: Sequence[Filter]
 ) -> tuple[list[Candidate], list[Rejection]]:
-    """Leave out what the state of things forbids; perhaps all of them."""
+    """Leave out what the state of things forbids; a filter that would leave nobody rejects nobody."""
     rejections: list[Rejection] = []
     for rejects in steps:
         rejected = rejects(context, candidates, now)
-        if rejected:
+        if rejected and len(rejected) < len(candidates):
             candidates = _without(rejected, candidates, rejections)
-            if not candidates:
-                break
     return candidates, rejections
 
 
@@ -65,22 +66,37 @@ def rate(context: RoutingContext, candidates: Sequence[Candidate], policy: Polic
         candidate.score = total * candidate.weight
 
 
-def probabilities(candidates: Sequence[Candidate], policy: Policy, explore: float) -> list[float]:
+def acceptance(context: RoutingContext, candidate: Candidate) -> float:
+    """Return with what probability a request that would explore a rated candidate really goes there: its score.
+
+    A target ten times as slow is tried a tenth as often, so that exploring costs the same whatever it tries. One that
+    might keep the request past its latency bound is never tried.
+    """
+    bound, expected = context.max_latency_ms, candidate.expected_latency_ms
+    if bound and not (expected > 0.0 and candidate.profile.probability_within(expected, bound) >= SURELY):
+        return 0.0
+    return candidate.score
+
+
+def probabilities(
+    context: RoutingContext, candidates: Sequence[Candidate], policy: Policy, explore: float
+) -> list[float]:
     """Return how probable it is for each rated candidate to be chosen.
 
-    With p the picker's probabilities, s the scores and n candidates: exploring goes with probability ``explore`` to
-    one of the n - 1 others, each equally likely, and stays there with the probability of its score. So
+    With p the picker's probabilities, t the `acceptance` and n candidates: exploring turns with probability ``explore``
+    to one of the n - 1 others, each equally likely, and goes there with probability t. So
 
-        P(a) = p_a * (1 - explore * mean of s over the others) + (1 - p_a) * explore * s_a / (n - 1)
+        P(a) = p_a * (1 - explore * mean of t over the others) + (1 - p_a) * explore * t_a / (n - 1)
     """
     picked = policy.picker.probabilities(candidates)
     others = len(candidates) - 1
     if not others or not explore:
         return picked
-    total = sum(candidate.score for candidate in candidates)
+    accepted = [acceptance(context, candidate) for candidate in candidates]
+    total = sum(accepted)
     return [
-        p * (1.0 - explore * (total - c.score) / others) + (1.0 - p) * explore * c.score / others
-        for p, c in zip(picked, candidates, strict=True)
+        p * (1.0 - explore * (total - t) / others) + (1.0 - p) * explore * t / others
+        for p, t in zip(picked, accepted, strict=True)
     ]
 
 

@@ -151,3 +151,9 @@ def test_of_two_equal_predictions_the_confirmed_one_counts() -> None:
     for step in range(50):
         served(subject, 10.0, float(step), replace(REQUEST, pinned="confirmed"))
     assert Counter(chosen(subject, now=60.0) for _ in range(20)) == {"confirmed": 20}
+
+
+@pytest.mark.parametrize("policy", ["cost", "slo"])
+def test_where_nothing_is_paid_the_fastest_is_chosen(policy: str) -> None:
+    """Prices that are all 0 do not leave the choice to chance."""
+    assert chosen(engine(Spec("a", 7.0), Spec("b", 5.0), Spec("c", 9.0), policy=policy)) == "b"

@@ -202,3 +202,44 @@ def test_an_explanation_of_an_impossible_request_says_so() -> None:
     explanation = engine(*FLEET).explain(replace(REQUEST, allowed_backends=frozenset({MPS})), 0.0)
     assert (explanation.chosen, explanation.reason) == (None, "refused")
     assert all(target.rejected for target in explanation.targets)
+
+
+def test_a_resting_target_stays_out_while_another_is_being_tried() -> None:
+    """With one target resting and the other of unknown speed and busy, requests go to the one that has not failed."""
+    subject = engine(Spec("failing", 5.0), Spec("unknown", None))
+    for _ in range(3):
+        decision = subject.decide(replace(REQUEST, pinned="failing"), 0.0)
+        subject.finish(decision, Outcome(Verdict.TARGET_ERROR, 0.1), 0.0)
+    decisions = [subject.decide(REQUEST, 0.5) for _ in range(20)]
+    assert {(decision.target.name, decision.reason) for decision in decisions} == {("unknown", "policy")}
+
+
+def test_a_cold_burst_goes_to_the_preferred_backend() -> None:
+    """That a preferred target of unknown speed is being tried is no reason to leave the preferred backends."""
+    subject = engine(Spec("gpu", None, GPU), Spec("cpu", None), rules=RoutingRules(preferred_backends=(GPU,)))
+    assert {subject.decide(REQUEST, 0.0).target.name for _ in range(6)} == {"gpu"}
+
+
+def test_no_request_is_spent_on_exploring_past_its_bound() -> None:
+    """A target that is in time on average, but not surely, is not explored with a request that has a latency bound."""
+    subject = engine(Spec("fast", 2.0), Spec("slow", 8.0), rules=RoutingRules(explore=1.0), log_propensities=True)
+    for step in range(60):
+        pinned = replace(REQUEST, pinned="slow")
+        subject.finish(subject.decide(pinned, float(step)), Outcome(Verdict.SUCCESS, 6.0 + step % 5), float(step))
+    bounded = replace(REQUEST, may_explore=True, max_latency_ms=9.0)
+    decisions = [subject.decide(bounded, 100.0) for _ in range(50)]
+    for decision in decisions:
+        subject.finish(decision, _CANCELLED, 100.0)
+    assert {decision.target.name for decision in decisions} == {"fast"}
+    assert {decision.propensity for decision in decisions} == {1.0}
+    free = {subject.decide(replace(bounded, max_latency_ms=0.0), 100.0).target.name for _ in range(50)}
+    assert free == {"fast", "slow"}
+
+
+def test_random_choices_heed_the_weights() -> None:
+    """A backend that weighs four times as much gets four times the requests."""
+    subject = engine(
+        Spec("cpu", 5.0), Spec("gpu", 5.0, GPU), policy="random", rules=RoutingRules(backend_weights={GPU: 4.0})
+    )
+    shares = Counter(chosen(subject) for _ in range(5000))
+    assert 3700 <= shares["gpu"] <= 4300
