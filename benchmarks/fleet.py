@@ -117,6 +117,9 @@ def _write_routed(directory: Path, case: Case, source: Path, *, merges: bool) ->
     else:
         (routed / CONFIG_FILE).write_text('backend: "router"\n')
         settings = {
-            "targets": [{"name": sibling, "model": sibling, "batch_independent": True} for sibling in case.siblings]
+            "targets": [
+                {"name": sibling, "model": sibling, "batch_independent": True, "instances": 1}
+                for sibling in case.siblings
+            ]
         }
     (routed / "router.yaml").write_text(yaml.safe_dump({**settings, "merge": {"enabled": merges}}))

@@ -83,6 +83,8 @@ class TargetConfig(Settings):
         version: Its version; absent means the one that Triton's version policy serves.
         backend: Where it runs: ``cpu``, ``gpu`` (``cuda``), ``neural_engine`` (``ane``), ``metal_mps`` (``mps``).
         variant: How it was compiled, for people.
+        instances: Calls that the model serves at once: the count of its instance group. Absent, nobody knows, and its
+            requests are not merged unless ``merge.calls_in_flight`` says how many calls it takes.
         batch_independent: Whether a row's answer is known not to depend on the rows beside it.
         measured_latency: Latencies measured at build time.
         device: Name of the device that it shares with the other targets that name it; absent, with those of its
@@ -98,6 +100,7 @@ class TargetConfig(Settings):
     version: Annotated[int, Field(ge=1, le=_INT64_MAX)] | None = None
     backend: BackendName = Backend.CPU
     variant: Annotated[str, Field(max_length=128)] = ""
+    instances: Annotated[int, Field(ge=1, le=1024)] | None = None
     batch_independent: bool = False
     measured_latency: Annotated[tuple[MeasuredLatency, ...], Field(max_length=64, strict=False)] = ()
     device: Annotated[str, Field(max_length=128)] = ""
@@ -123,12 +126,12 @@ class MergeConfig(Settings):
 
     Attributes:
         enabled: Whether they do, at targets that are ``batch_independent``.
-        calls_in_flight: Calls to one such target at once, as many as it has instances; further requests wait in
-            the router for the next call.
+        calls_in_flight: Calls to one such target at once; further requests wait in the router for the next call.
+            Absent, as many as the target's ``instances``.
     """
 
     enabled: bool = True
-    calls_in_flight: Annotated[int, Field(ge=1, le=1024)] = 1
+    calls_in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
 class StateConfig(Settings):

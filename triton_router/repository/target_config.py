@@ -99,6 +99,8 @@ def _router_target(item: Served) -> dict[str, Any]:
         "variant": item.target.variant,
         "batch_independent": item.batch == "independent",
     }
+    if item.target.backend != "gpu":  # there, an instance group counts for each GPU of the machine that serves it
+        target["instances"] = 1
     measured = [
         {"work": int(row["work"]), "latency_ms": max(0.001, round(float(row["latency_ms"]), 3))} for row in item.latency
     ]

@@ -68,15 +68,19 @@ def dispatcher(
 
 
 def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:
-    """Return a lane for each target that takes merged calls, by its name."""
+    """Return a lane for each target that takes merged calls, by its name.
+
+    Where nobody has said how many calls a target takes at once, it has none: fewer than it could take would keep its
+    instances idle.
+    """
     if not config.merge.enabled or config.streaming or max_batch_size <= 0:
         return {}
     return {
         target.name: CallLane(
-            limit=config.merge.calls_in_flight,
+            limit=limit,
             max_rows=max_batch_size,
             measured=[(point.work, point.latency_ms) for point in target.measured_latency],
         )
         for target in config.targets
-        if target.batch_independent
+        if target.batch_independent and (limit := config.merge.calls_in_flight or target.instances)
     }
