@@ -122,10 +122,9 @@ class Dispatcher:
             self._lanes.end(correlation_id)
         call = self._decided(request, pinned=lane.target, may_explore=False)._replace(sender=sender)
         lane.target = call.decision.target.name
+        self._answering.begin()
         if self._lanes.enqueue(lane, call):
-            self._answering.hand_over(call, lambda: self._lanes.drain(lane, self._answering.serve))
-        else:
-            self._answering.begin()
+            self._answering.submit(lambda: self._lanes.drain(lane, self._answering.serve))
 
     def _decided(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Call:
         now = self._clock()

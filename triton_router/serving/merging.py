@@ -7,7 +7,7 @@ alone, and get their own answers.
 
 from __future__ import annotations
 
-import re
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,9 @@ import numpy as np
 from triton_router.routing.types import Verdict
 from triton_router.serving.answering import STALE_S
 from triton_router.serving.call_lane import LaneRequest
+from triton_router.serving.relay import parameters_of
 from triton_router.serving.rows import batch_rows, joined, layout, separated
-from triton_router.serving.target_errors import is_of_the_target
+from triton_router.serving.target_errors import batch_limit, is_of_the_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,8 @@ _ASKING_MS = 0.2
 """A row that costs a call less than this is not worth asking whether its client has left..."""
 _LONG_S = 0.1
 """... unless it waited this long."""
-_BATCH_LIMIT = re.compile(r"batch-size must be <= (\d+)")
+_REMEMBERED = 16
+"""Different parameters of requests that came last. Who has others, such as a key of its own, would wait for nobody."""
 
 
 class MergedCalls:
@@ -64,6 +66,8 @@ class MergedCalls:
 
     def parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
         """Return each request's own rows of a good response; None if it cannot be cut into them."""
+        if parameters_of(response):  # they say something of the call as a whole
+            return None
         tensors = response.output_tensors()
         if not all(tensor.is_cpu() for tensor in tensors):
             return None
@@ -126,6 +130,7 @@ class Merging:
         self._answering = answering
         self._warn = warn
         self._clock = clock
+        self._lately: deque[str] = deque(maxlen=_REMEMBERED)
 
     def counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""
@@ -146,7 +151,7 @@ class Merging:
             return False
         if not lane.enter():
             waiting = self._calls.readable(call)
-            if waiting is None:
+            if waiting is None or not self._may_have_company(call):
                 return False
             self._answering.begin()
             if lane.enter_or_wait(waiting):
@@ -155,6 +160,13 @@ class Merging:
         self._answering.begin()
         self._answering.submit(partial(self._run, lane, [LaneRequest(call)]))
         return True
+
+    def _may_have_company(self, call: Call) -> bool:
+        parameters = call.request.parameters()
+        if len(parameters) <= len("{}") or parameters in self._lately:
+            return True
+        self._lately.append(parameters)
+        return False
 
     def _run(self, lane: CallLane, group: Sequence[LaneRequest]) -> None:
         """Make one call after the other until nothing waits. While there is a next one, others see to the answers."""
@@ -225,8 +237,9 @@ class Merging:
         if parts is None:
             lane.merges = False
             self._warn(
-                f"target {target.name!r} answered {len(group)} requests in one call with an output that is not one "
-                "row for each of theirs: its requests are no longer merged; it is not batch_independent"
+                f"target {target.name!r} answered {len(group)} requests in one call with parameters, or with an "
+                "output that is not one row for each of theirs: its requests are no longer merged; it is not "
+                "batch_independent"
             )
             return partial(self._apart, group)
         lane.learn(len(group), sum(member.call.decision.context.work for member in group), started_at, ended_at)
@@ -243,8 +256,7 @@ class Merging:
         message = response.error().message()
         if is_of_the_target(message):
             return partial(self._complete, group, [self._calls.relayed(response) for _ in group])
-        limit = _BATCH_LIMIT.search(message)
-        lane.split(len(group), int(limit[1]) if limit else None)
+        lane.split(len(group), batch_limit(message))
         return partial(self._apart, group)
 
     def _apart(self, group: Sequence[LaneRequest]) -> None:

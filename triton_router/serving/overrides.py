@@ -144,8 +144,9 @@ def _text(key: str, value: object) -> str:
 
 
 def _refusal(key: str, value: object, wanted: str) -> RequestError:
-    shown = printable(str(value))
-    shown = shown if len(shown) <= _MAX_TEXT else f"{shown[:_MAX_TEXT]}..."
+    text = str(value)
+    shown = printable(text[:_MAX_TEXT])
+    shown = shown if len(text) <= _MAX_TEXT else f"{shown}..."
     return RequestError(f"{key} cannot be {shown!r}", hint=f"pass {wanted}")
 
 

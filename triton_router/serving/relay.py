@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
@@ -23,6 +23,12 @@ EXPLANATION_PARAMETER = "router_explanation"
 """Response parameter that carries the explanation that ``router_explain`` asked for, as JSON."""
 _LOOK_EVERY_S = 0.05
 """How often a stream asks whether its client is still there; asking takes 85 us."""
+
+
+def parameters_of(response: Response) -> dict[str, object]:
+    """Return a response's own parameters; servers before 25.02 have none."""
+    read: Callable[[], str] | None = getattr(response, "parameters", None)
+    return cast("dict[str, object]", json.loads(read() or "{}") or {}) if read is not None else {}
 
 
 class Relay:
@@ -67,7 +73,8 @@ class Relay:
         """Return a good response with the explanation of its target as a parameter; an error as it is."""
         if response.has_error():
             return response
-        parameters = {EXPLANATION_PARAMETER: json.dumps({"target": target, **as_json(explanation)})}
+        explained = json.dumps({"target": target, **as_json(explanation)})
+        parameters = {**parameters_of(response), EXPLANATION_PARAMETER: explained}
         return self._stub.InferenceResponse(output_tensors=response.output_tensors(), parameters=parameters)
 
     def _call(

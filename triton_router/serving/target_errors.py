@@ -36,9 +36,18 @@ _PATTERNS = tuple((code, re.compile(sentence, re.DOTALL)) for code, sentence in 
 _OF_THE_TARGET = re.compile(
     r"(?:Failed for execute the inference request\. )?[Mm]odel '[^']*'(?: version -?\d+)? is not ready\.?"
     r"|Request for unknown model: '[^']*'.*"
-    r"|.*Stub process '[^']*' is not healthy\.?",
+    r"|(?:Failed to process the request\(s\) for model instance '[^']*', message: )?"
+    r"Stub process '[^']*' is not healthy\.?",
     re.DOTALL,
 )
+
+_BATCH_LIMIT = re.compile(rf"{_REQUEST}inference request batch-size must be <= (\d{{1,9}}) for .*", re.DOTALL)
+
+
+def batch_limit(message: str) -> int | None:
+    """Return the most rows that the target takes in a call, where its error says so; else None."""
+    found = _BATCH_LIMIT.fullmatch(message)
+    return int(found[1]) if found else None
 
 
 def is_of_the_target(message: str) -> bool:

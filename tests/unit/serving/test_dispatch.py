@@ -209,6 +209,20 @@ def test_no_slot_is_lost_when_no_worker_can_be_started(monkeypatch: pytest.Monke
     assert rig.counts() == none_but(cancelled=1)
 
 
+def test_a_sequence_goes_on_after_no_worker_could_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no thread can be had for is served by execute() itself; the sequence's next request waits for nobody."""
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    rig = Rig(lambda _: GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        rig.answered(FakeRequest(correlation=7, sequence_flags=1))
+    rig.answered(FakeRequest(correlation=7))
+    assert rig.counts() == none_but(succeeded=2)
+
+
 def test_a_slow_request_among_fast_ones_does_not_hold_execute_up() -> None:
     """However fast the small requests were, one predicted to be long goes to a worker."""
 

@@ -94,6 +94,13 @@ def doubled(arguments: dict[str, Any]) -> InferenceResponse:
     return InferenceResponse([FakeTensor.of("Y", array * 2)])
 
 
+class Parameterised(InferenceResponse):
+    """An answer with a parameter of its own, as servers from 25.02 on have them."""
+
+    def parameters(self) -> str:
+        return '{"tokens": 4}'
+
+
 def request(value: float = 1.0, rows: int = 1, columns: int = 2, **options: Any) -> FakeRequest:
     array = np.full((rows, columns), value, np.float32)
     return FakeRequest(tensors=(FakeTensor.of("X", array),), **options)
@@ -180,16 +187,28 @@ def test_nothing_of_one_client_travels_with_anothers() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"params": {"a": 2}},
         {"columns": 3},
         {"outputs": frozenset({"Y", "Z"})},
     ],
 )
 def test_what_differs_goes_apart(other: dict[str, Any]) -> None:
-    """Requests with other parameters, another row shape or other outputs do not share a call."""
+    """Requests with another row shape or other outputs do not share a call."""
     rig = Rig(doubled)
     rig.answered(request(0), request(1), request(2, **other), request(3), request(4, **other))
     assert rig.sizes == [1, 2, 2]
+
+
+def test_who_can_have_no_company_does_not_wait_for_any() -> None:
+    """Parameters that nobody had lately, such as a caller's key, go out at once; those seen before share calls."""
+    rig = Rig(doubled)
+    keyed = [request(n, params={"key": n % 3}) for n in range(9)]
+    assert rig.dispatcher.execute([request(0), *keyed[:3]]) is None
+    until = time.monotonic() + 5
+    while len(rig.calls) < 4:
+        assert time.monotonic() < until, "requests with parameters of their own wait for the first"
+    for n, answer in enumerate(rig.answered(*keyed[3:]), 3):
+        assert values(answer) == [[2.0 * n] * 2]
+    assert rig.sizes == [1, 1, 1, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -246,8 +265,9 @@ def test_a_target_that_answers_nobody_is_not_asked_again_for_each() -> None:
         lambda _: InferenceResponse([FakeTensor.of("Y", np.ones((3, 2), np.float32))]),
         lambda _: InferenceResponse([FakeTensor("Y", (4, 2))]),
         lambda a: InferenceResponse([FakeTensor("Y", (4, 2), a["inputs"][0].as_numpy() * 2, on_cpu=False)]),
+        lambda a: Parameterised([FakeTensor.of("Y", a["inputs"][0].as_numpy() * 2)]),
     ],
-    ids=["wrong rows", "no array", "on a GPU"],
+    ids=["wrong rows", "no array", "on a GPU", "parameters"],
 )
 def test_an_output_that_cannot_be_cut_ends_merging(broken: Callable[[dict[str, Any]], Any]) -> None:
     """Its requests are answered by calls of their own, the log says so once, and no more are merged."""
@@ -306,6 +326,27 @@ def test_a_target_with_a_smaller_batch_than_the_router_is_learned() -> None:
     assert max(rig.sizes) <= 4
     assert rig.lane.counts().split_calls == 1
     assert rig.counts() == {"succeeded": 18}
+
+
+@pytest.mark.parametrize(
+    "echoed", ["inference request batch-size must be <= 1 for 'x'", "Stub process 'x' is not healthy."]
+)
+def test_what_a_client_has_a_target_say_harms_nobody(echoed: str) -> None:
+    """Words like Triton's in a target's own error neither fail others nor bound what goes together from then on."""
+
+    def echo(arguments: dict[str, Any]) -> Any:
+        if len(rig.calls) == 2:
+            return InferenceResponse([], TritonError(f"no such text: {echoed}"))
+        return doubled(arguments)
+
+    rig = Rig(echo)
+    assert not any(answer.has_error() for answer in rig.answered(*map(request, range(9))))
+    while rig.engine.snapshot(0.0)[0].in_flight:
+        time.sleep(0.001)
+    rig.calls.clear()
+    rig.go.clear()
+    rig.answered(*map(request, range(9)))
+    assert rig.sizes[1] > 1
 
 
 def test_clients_that_left_are_not_served() -> None:

@@ -144,7 +144,11 @@ class ParametersResponse(InferenceResponse):
     def __init__(self, output_tensors: Any = (), error: Any = None, parameters: Any = None) -> None:
         """Take outputs, or an error, and parameters."""
         super().__init__(output_tensors, error)
-        self.parameters = parameters
+        self.given = parameters or {}
+
+    def parameters(self) -> str:
+        """Return them as JSON."""
+        return json.dumps(self.given)
 
 
 def test_an_explanation_travels_as_a_response_parameter() -> None:
@@ -163,10 +167,13 @@ def test_an_explanation_travels_as_a_response_parameter() -> None:
     good: Any = InferenceResponse([FakeTensor()])
     answer: Any = relay.explained(good, explanation, "a")
     assert answer.output_tensors() == good.output_tensors()
-    told = json.loads(answer.parameters[EXPLANATION_PARAMETER])
+    told = json.loads(answer.given[EXPLANATION_PARAMETER])
     assert told["target"] == "a"
     assert told["chosen"] == "a"
     assert [target["target"] for target in told["targets"]] == ["a", "b"]
     assert as_json(explanation)["targets"] == told["targets"]
+    own: Any = ParametersResponse([FakeTensor()], parameters={"tokens": 4})
+    beside: Any = relay.explained(own, explanation, "a")
+    assert set(beside.given) == {"tokens", EXPLANATION_PARAMETER}
     failed = relay.refused(RequestError("no"))
     assert relay.explained(failed, explanation, "a") is failed
