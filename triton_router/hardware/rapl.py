@@ -49,7 +49,11 @@ class RaplReader:
         self.problem = ""
         if last is None or last[1].keys() != energies.keys() or now - last[0] < _SHORTEST_S:
             return None
-        used = sum(self._used(package, last[1][package], energies[package]) for package in energies)
+        try:
+            used = sum(self._used(package, last[1][package], energies[package]) for package in energies)
+        except (OSError, ValueError) as error:
+            self.problem = _reason(error)
+            return None
         return used / 1e6 / (now - last[0])
 
     def _packages(self) -> list[Path]:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class LogFile:
         try:
             self._write(data)
         except OSError:
-            os.ftruncate(self._fd, self._size)
+            with suppress(OSError):  # then whoever opens it next cuts the half line off
+                os.ftruncate(self._fd, self._size)
             self.close()
             raise
         self._size += len(data)

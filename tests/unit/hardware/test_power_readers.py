@@ -65,6 +65,21 @@ def test_rapl_counters_wrap_around(tmp_path: Path) -> None:
     assert rapl.reader.watts() == pytest.approx(10.0)
 
 
+def test_rapl_whose_range_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """A counter that has wrapped around tells nothing without its range; the next two readings do again."""
+    rapl = Rapl(tmp_path)
+    rapl.set("intel-rapl:0", 2000)
+    rapl.reader.watts()
+    (tmp_path / "intel-rapl:0" / "max_energy_range_uj").unlink()
+    rapl.now = 1.0
+    rapl.set("intel-rapl:0", 1000)
+    assert rapl.reader.watts() is None
+    assert "max_energy_range_uj" in rapl.reader.problem
+    rapl.now = 2.0
+    rapl.set("intel-rapl:0", 5_001_000)
+    assert rapl.reader.watts() == pytest.approx(5.0)
+
+
 @pytest.mark.parametrize("spoil", ["permission", "garbage", "gone", "none"])
 def test_rapl_that_cannot_be_read_says_so(tmp_path: Path, spoil: str) -> None:
     """No figure, and the reason; never a guess."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import stat
 from pathlib import Path
@@ -168,6 +170,28 @@ def test_a_line_that_a_crash_cut_off_is_completed_by_none(tmp_path: Path) -> Non
         stream.write('{"schema": 1, "kind": "deci')
     record(open_log(path, []), decided(1))
     assert len(read_decision_log(path).records) == 3
+
+
+def test_half_a_line_that_cannot_be_cut_off_at_once_is_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a write breaks off and the file cannot be cut either, what is written afterwards begins on a new line."""
+    file = LogFile(tmp_path / "log", "head\n", 1000)
+    file.append("one\n")
+
+    def breaks_off(data: bytes) -> None:
+        os.write(file._fd, data[:2])
+        raise OSError(errno.EIO, "broken")
+
+    def fails(_fd: int, _size: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "_write", breaks_off)
+        patch.setattr(os, "ftruncate", fails)
+        with pytest.raises(OSError, match="broken"):
+            file.append("two\n")
+    file.append("three\n")
+    file.close()
+    assert (tmp_path / "log").read_text() == "head\none\nthree\n"
 
 
 def test_a_deleted_file_is_begun_again(tmp_path: Path) -> None:
