@@ -114,9 +114,9 @@ def restored_drift(state: State, key: str) -> DriftEvent | None:
     if state.is_null(key):
         return None
     direction, factor, observation = row(state.rows(key), key, 3)
-    if direction not in {"slower", "faster"}:
+    if not isinstance(direction, str) or direction not in {"slower", "faster"}:
         raise ValueError(f"{key} has a direction that is neither slower nor faster")
-    return DriftEvent(str(direction), number(factor, key, 0.0, _LARGE), count(observation, key))
+    return DriftEvent(direction, number(factor, key, 0.0, _LARGE), count(observation, key))
 
 
 def _cells(state: State) -> ShapeCells:

@@ -152,6 +152,7 @@ BAD: dict[str, bytes] = {
     "unknown key": spoilt(lambda d: d.update(code="import os")),
     "no origin": spoilt(lambda d: d.update(origins=[])),
     "profile of another kind": spoilt(lambda d: d["targets"]["a"].update(profile={"x": 1})),
+    "hostile direction of a drift": spoilt(lambda d: d["targets"]["a"]["profile"].update(last_drift=[[], 2.0, 3])),
     "hostile number in a profile": spoilt(lambda d: d["targets"]["a"]["profile"]["model"].update(spread=1e300)),
 }
 
