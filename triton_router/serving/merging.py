@@ -175,7 +175,7 @@ class Merging:
             try:
                 answer = self._called(lane, present)
             except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
-                answer = partial(self._complete, present, [self._answering.broken(error)] * len(present))
+                answer = partial(self._complete, present, [self._answering.broken(error) for _ in present])
             following = lane.leave(self._clock(), len(present))
             if not following:
                 answer()
