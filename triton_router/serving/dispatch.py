@@ -82,6 +82,7 @@ class Dispatcher:
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
         self._answering.close()
+        self._mirrors.close()
 
     def _serve_inline(self, request: Request) -> Response | None:
         """Answer a lone request by return, or take it like any other (None) if it is long or of a sequence."""

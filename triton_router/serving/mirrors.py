@@ -72,6 +72,10 @@ class Mirrors:
         # Paid for as if it had run: the next request like it would be looked at in vain just as well.
         self._finish(decision, Outcome(Verdict.CANCELLED, decision.alone_ms), self._clock())
 
+    def close(self) -> None:
+        """Wait for the copy under way, if there is one, then end where copies run."""
+        self._pool.close()
+
     def _copied(self, call: Call, decision: RoutingDecision) -> BlsRequest | None:
         """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
         inputs = call.request.inputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,26 @@ def test_a_copy_is_complete_before_the_request_is_answered() -> None:
     np.testing.assert_array_equal(copy.as_numpy(), array)
     assert not np.shares_memory(copy.as_numpy(), array)
     assert request.answers == []
+
+
+def test_closing_waits_for_the_copy_under_way() -> None:
+    """A copy has no client whom Triton waits for: none may be out once the model is gone. Closing twice is no harm."""
+    begun, go, seen = threading.Event(), threading.Event(), list[bool]()
+
+    def serve(_: dict[str, Any]) -> Any:
+        begun.set()
+        assert go.wait(5)
+        seen.append(True)
+        return GOOD
+
+    rig = Rig(serve)
+    call: Any = Call(FakeRequest(tensors=(FakeTensor.of("X", np.zeros((1, 16), np.float32)),)), rig.served(), 0.0)
+    rig.mirrors.take(call)
+    assert begun.wait(5)
+    threading.Timer(0.05, go.set).start()
+    rig.mirrors.close()
+    assert seen
+    rig.mirrors.close()
 
 
 def test_what_a_copy_shows_is_learned() -> None:
