@@ -248,26 +248,27 @@ class RoutingEngine:
         if self._rules.max_backend_utilization:
             for device in self._devices:
                 device.settle(now)
-        able, rejections = self._open, []
+        able: list[Candidate] = self._open
+        rejections: list[Rejection] = []
         if context.is_constrained:
             able, rejections = selection.constrained(context, able, now)
             if not able:
                 return able, rejections, "refused"
-        rested = filters.resting(context, able, now)
-        kept, unfit = selection.filtered(context, able, now, (lambda *_: rested, *self._rule_filters))
-        rejections += unfit
-        if self._rules.learn:  # otherwise every target of unknown speed would stay so
-            kept, unwanted = selection.filtered(context, kept, now, policy.filters)
-            rejections += unwanted
-        reason = "policy"
-        if rested and len(rested) == len(able):
-            reason = "panic"
-            rejections += [Rejection(candidate.target, why) for candidate, why in rested]
+        kept, reason = able, "policy"
+        resting = filters.resting(context, able, now)
+        if resting:
+            kept = selection.without(resting, able, rejections)
+            if not kept:
+                kept, reason = able, "panic"
+        if self._rule_filters:
+            kept = selection.filtered(context, kept, now, self._rule_filters, rejections)
+        if self._rules.learn and policy.filters:  # otherwise every target of unknown speed would stay so
+            kept = selection.filtered(context, kept, now, policy.filters, rejections)
         if not context.max_latency_ms:
             return kept, rejections, reason
-        kept, late = selection.filtered(context, kept, now, (policy.late,))
+        kept = selection.filtered(context, kept, now, (policy.late,), rejections)
         is_late = len(kept) == 1 and not policy.late.meets(kept[0], context.max_latency_ms)
-        return kept, rejections + late, "late" if is_late and reason == "policy" else reason
+        return kept, rejections, "late" if is_late and reason == "policy" else reason
 
     def _without_choice(
         self, context: RoutingContext, work: float, candidate: Candidate, reason: str

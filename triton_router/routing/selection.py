@@ -36,20 +36,23 @@ def constrained(
     """Leave out what the request's own demands forbid; perhaps all of them."""
     rejections: list[Rejection] = []
     for rejects in CONSTRAINTS:
-        candidates = _without(rejects(context, candidates, now), candidates, rejections)
+        candidates = without(rejects(context, candidates, now), candidates, rejections)
     return candidates, rejections
 
 
 def filtered(
-    context: RoutingContext, candidates: list[Candidate], now: float, steps: Sequence[Filter]
-) -> tuple[list[Candidate], list[Rejection]]:
-    """Leave out what the state of things forbids; a filter that would leave nobody rejects nobody."""
-    rejections: list[Rejection] = []
+    context: RoutingContext,
+    candidates: list[Candidate],
+    now: float,
+    steps: Sequence[Filter],
+    rejections: list[Rejection],
+) -> list[Candidate]:
+    """Return who is left, and add who is not to ``rejections``; a filter that would leave nobody rejects nobody."""
     for rejects in steps:
         rejected = rejects(context, candidates, now)
         if rejected and len(rejected) < len(candidates):
-            candidates = _without(rejected, candidates, rejections)
-    return candidates, rejections
+            candidates = without(rejected, candidates, rejections)
+    return candidates
 
 
 def rate(context: RoutingContext, candidates: Sequence[Candidate], policy: Policy) -> None:
@@ -100,9 +103,10 @@ def probabilities(
     ]
 
 
-def _without(
+def without(
     rejected: Sequence[tuple[Candidate, str]], candidates: list[Candidate], rejections: list[Rejection]
 ) -> list[Candidate]:
+    """Return the candidates that were not rejected, and add why the others were to ``rejections``."""
     if not rejected:
         return candidates
     rejections.extend(Rejection(candidate.target, reason) for candidate, reason in rejected)
