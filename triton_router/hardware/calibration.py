@@ -7,6 +7,7 @@ kind of machine it is measured again.
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -48,8 +49,10 @@ def calibrate(budget_s: float = BUDGET_S) -> Calibration:
 def read_calibration(directory: Path, machine: str) -> Calibration | None:
     """Return what was measured on this kind of machine; None if nothing was, or the file is of no use."""
     try:
-        with (directory / CALIBRATION_FILE).open("rb") as file:
-            found: object = json.loads(file.read(_MAX_BYTES))
+        # Without waiting: in its place may be a pipe.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with os.fdopen(os.open(directory / CALIBRATION_FILE, flags), "rb") as file:
+            found: object = json.loads(file.read(_MAX_BYTES) or b"")
     except (OSError, ValueError, RecursionError):  # absent or broken: it is measured again
         return None
     values = cast("dict[str, object]", found) if isinstance(found, dict) else {}

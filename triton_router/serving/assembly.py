@@ -62,7 +62,8 @@ def dispatcher(
         stub.Logger.log_warn,
         clock=time.monotonic,
     )
-    mirrors = Mirrors(engine, finish, forwarder, relay, pool, clock=time.monotonic)
+    # A thread of their own: a copy to a slow target must not keep a request from a worker.
+    mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
     gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
     return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 

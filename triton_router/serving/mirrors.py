@@ -59,7 +59,11 @@ class Mirrors:
 
     def take(self, call: Call) -> None:
         """Send a copy of a decided request on its way, if one is due."""
-        decision = self._engine.mirror(call.decision)
+        try:
+            decision = self._engine.mirror(call.decision)
+        except Exception:  # noqa: BLE001 - shown in the server's log; the request itself must go its way
+            traceback.print_exc()
+            return
         if decision is None:
             return
         try:

@@ -12,6 +12,7 @@ import os
 import random
 import socket
 import time
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -104,14 +105,15 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Stop, once Triton has seen every request answered."""
-        self._dispatcher.close()
-        self._status.close()
-        self._power.close()
-        if self._log:
-            self._log.close()
-        if self._keeper:
-            self._keeper.close()
-        self._metrics.close()
+        with ExitStack() as closing:  # each of them, whatever happens to the others; the last one first
+            closing.callback(self._metrics.close)
+            if self._keeper:
+                closing.callback(self._keeper.close)
+            if self._log:
+                closing.callback(self._log.close)
+            closing.callback(self._power.close)
+            closing.callback(self._status.close)
+            closing.callback(self._dispatcher.close)
 
     def _counts(self) -> dict[str, float]:
         counts: dict[str, float] = {}
