@@ -41,7 +41,7 @@ def settled(served: Sequence[Served], window: int = 50, most: int = 2) -> int:
 
 
 def test_a_slow_down_moves_traffic_and_recovery_brings_it_back() -> None:
-    """A best target that takes three times as long is left within 30 requests, and has its traffic back within 1,000."""
+    """A best target that takes three times as long is left within 30 requests, and has its traffic back in 1,000."""
     left: list[int] = []
     back: list[int] = []
     for seed in range(1, 7):
