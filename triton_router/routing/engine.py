@@ -110,7 +110,7 @@ class RoutingEngine:
                 case Verdict.CLIENT_ERROR:
                     candidate.refused += 1
                     # A target that has never answered and refuses everything is not what its configuration says.
-                    if not candidate.profile.is_proven:
+                    if not candidate.is_proven:
                         candidate.health.failed(now)
                 case Verdict.CANCELLED:
                     candidate.cancelled += 1
@@ -196,6 +196,7 @@ class RoutingEngine:
         for candidate in self._all:
             candidate.weight = rules.weight_of(candidate.target.backend)
             candidate.is_preferred = candidate.target.backend in rules.preferred_backends
+            candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
             if rules.balance:
                 candidate.device.in_flight += candidate.in_flight

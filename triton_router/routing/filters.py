@@ -69,7 +69,7 @@ def resting(_context: RoutingContext, candidates: Sequence[Candidate], now: floa
 
 def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
     """Reject targets of unknown speed that are already being tried: one request finds out, not a herd."""
-    return [(c, "unproven, and being tried") for c in candidates if c.in_flight and not c.profile.is_proven]
+    return [(c, "unproven, and being tried") for c in candidates if c.in_flight and not c.is_proven]
 
 
 def unproven(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
@@ -77,7 +77,7 @@ def unproven(_context: RoutingContext, candidates: Sequence[Candidate], _now: fl
     unknown = [
         (c, "unproven, and left to mirrored requests")
         for c in candidates
-        if not c.profile.is_proven and not c.needs_live_try
+        if not c.is_proven and not c.needs_live_try
     ]
     return unknown if len(unknown) < len(candidates) else ()
 

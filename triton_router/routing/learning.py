@@ -48,7 +48,7 @@ class Learner:
             alone: Whether it had its device to itself.
         """
         self._waiting.append((decision, latency_ms, alone))
-        if now - self._at > _WITHIN_S or len(self._waiting) >= _TOGETHER or not decision.candidate.profile.is_proven:
+        if now - self._at > _WITHIN_S or len(self._waiting) >= _TOGETHER or not decision.candidate.is_proven:
             self.learn(now)
 
     def learn(self, now: float) -> None:
@@ -67,6 +67,7 @@ class Learner:
                 decision.context.batch_size,
                 decision.device_in_flight,
             )
+            candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)
             candidate.crowding = profile.crowding(decision.work, decision.context.batch_size)
             candidate.measured_at = now

@@ -63,7 +63,8 @@ class Candidate:
         is_preferred: Whether the rules in force prefer its backend.
         needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
         complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
-        confidence: Trust in its predictions, 0 to 1, as last learned.
+        is_proven: Whether any measurement says how fast it is, as last learned.
+        confidence: Trust in its predictions, 0 to 1, likewise.
         crowding: By what share of the time it takes alone a request delays each other one on its device, 0 to 1.
         measured_at: When it was last measured, in monotonic seconds.
         look_at: From how many served requests on a mirrored one is due.
@@ -72,6 +73,7 @@ class Candidate:
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
         device_ahead: Work in flight at the other targets of its device.
+        others_ms: By how much the request would delay those in flight on the device, all together.
         score: Weighted mean of the scorers.
     """
 
@@ -85,6 +87,7 @@ class Candidate:
     is_preferred: bool = False
     needs_live_try: bool = False
     complexity_ms: float = 0.0
+    is_proven: bool = False
     confidence: float = 0.0
     crowding: float = 1.0
     measured_at: float = float("-inf")
@@ -99,6 +102,7 @@ class Candidate:
     expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
     device_ahead: float = 0.0
+    others_ms: float = 0.0
     score: float = 0.0
 
 

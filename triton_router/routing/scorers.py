@@ -27,19 +27,15 @@ CAUTION = 0.1
 def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
 
-        cost = (expected + device_in_flight * alone) * (1 + CAUTION * (1 - confidence))
+        cost = (expected + others) * (1 + CAUTION * (1 - confidence)),    others = in_flight * crowding * alone
 
-    A request delays each of those it shares a device with by what it needs itself. Were each to look after itself
-    only, a loaded CPU would be shared out to its slower variants until all were equally slow (Pigou, *The Economics
-    of Welfare*, 1920: the marginal social cost).
+    A request delays each of those in flight on its device by what it needs itself, or by a part of that where the
+    device serves several at once: the crowding that was learned. Were each to look after itself only, a loaded CPU
+    would be shared out to its slower variants until all were equally slow (Pigou, *The Economics of Welfare*, 1920: the
+    marginal social cost).
     """
     doubt = 1.0 + CAUTION
-    return _shares(
-        [
-            (c.expected_latency_ms + c.device.in_flight * c.crowding * c.alone_ms) * (doubt - CAUTION * c.confidence)
-            for c in candidates
-        ]
-    )
+    return _shares([(c.expected_latency_ms + c.others_ms) * (doubt - CAUTION * c.confidence) for c in candidates])
 
 
 def least_latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
@@ -98,8 +94,9 @@ def equal(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[flo
 
 def _shares(costs: list[float]) -> list[float]:
     best = min(costs)
-    if best <= 0.0:
-        best = min([cost for cost in costs if cost > 0.0], default=1.0)
+    if best > 0.0:
+        return [best / cost for cost in costs]
+    best = min([cost for cost in costs if cost > 0.0], default=1.0)
     return [best / cost if cost > 0.0 else 1.0 for cost in costs]
 
 

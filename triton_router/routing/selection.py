@@ -26,8 +26,10 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
         in_flight = device.in_flight
         ahead = candidate.work_in_flight if in_flight else 0.0
         candidate.device_ahead = device_ahead = device.work_in_flight - ahead if in_flight else 0.0
-        predicted = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
-        candidate.expected_latency_ms, candidate.alone_ms = predicted
+        expected, alone = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
+        candidate.expected_latency_ms = expected
+        candidate.alone_ms = alone
+        candidate.others_ms = in_flight * candidate.crowding * alone
 
 
 def constrained(
