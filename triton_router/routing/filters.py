@@ -75,9 +75,7 @@ def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate],
 def unproven(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
     """Reject targets of unknown speed while one of known speed is left: a mirrored request finds out about them."""
     unknown = [
-        (c, "unproven, and left to mirrored requests")
-        for c in candidates
-        if not c.is_proven and not c.needs_live_try
+        (c, "unproven, and left to mirrored requests") for c in candidates if not c.is_proven and not c.needs_live_try
     ]
     return unknown if len(unknown) < len(candidates) else ()
 
