@@ -65,16 +65,20 @@ def engine(targets: int, policy: str = "latency", learned: int = 2000) -> Routin
     return made
 
 
+@pytest.mark.parametrize("outcome", [Verdict.CANCELLED, Verdict.SUCCESS], ids=["", "while learning"])
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.benchmark(group="one decision")
-def test_decision(benchmark: BenchmarkFixture, targets: int) -> None:
-    """One decision under load, its request's context included; outcomes and learning lie outside the timed part."""
+def test_decision(benchmark: BenchmarkFixture, targets: int, outcome: Verdict) -> None:
+    """One decision under load, its request's context included; outcomes and learning lie outside the timed part.
+
+    What is learned in between costs a decision too: predictions are made anew, and caches are cold.
+    """
     subject, traffic = engine(targets), shapes()
     last: list[Any] = []
 
     def settle() -> tuple[tuple[int, float], dict[str, Any]]:
         if last:
-            subject.finish(last.pop(), Outcome(Verdict.SUCCESS, 3.0), 0.0)
+            subject.finish(last.pop(), Outcome(outcome, 3.0), 0.0)
         return next(traffic), {}
 
     benchmark.pedantic(
