@@ -98,23 +98,25 @@ class RoutingEngine:
         with self._lock:
             self._release(decision, outcome, now)
             candidate = decision.candidate
+            # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
+            asked = decision.reason != "mirror"
             match outcome.verdict:
                 case Verdict.SUCCESS:
-                    candidate.succeeded += 1
+                    candidate.succeeded += asked
                     candidate.health.succeeded()
                     self._learn(decision, outcome, now)
                 case Verdict.TARGET_ERROR:
-                    candidate.failed += 1
+                    candidate.failed += asked
                     candidate.profile.record_failure()
                     candidate.health.failed(now)
                 case Verdict.CLIENT_ERROR:
-                    candidate.refused += 1
+                    candidate.refused += asked
                     # A target that has never answered and refuses everything is not what its configuration says.
                     if not candidate.is_proven:
                         candidate.health.failed(now)
                 case Verdict.CANCELLED:
-                    candidate.cancelled += 1
-                    candidate.needs_live_try |= decision.reason == "mirror"
+                    candidate.cancelled += asked
+                    candidate.needs_live_try |= not asked
 
     def mirror(self, decision: RoutingDecision) -> RoutingDecision | None:
         """Choose a target for a copy of a decided request, to learn from, if the budget allows; usually None.
@@ -289,7 +291,7 @@ class RoutingEngine:
         company = device.in_flight
         candidate.in_flight += 1
         candidate.work_in_flight += work
-        candidate.chosen += 1
+        candidate.chosen += reason != "mirror"
         if self._rules.balance:
             device.in_flight += 1
             device.work_in_flight += work

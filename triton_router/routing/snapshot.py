@@ -19,12 +19,13 @@ class TargetSnapshot:
     learned, go back to where learning began.
 
     Attributes:
-        chosen: Decisions for it, mirrored ones included.
+        chosen: Decisions for it.
         succeeded: Answers it gave.
         failed: Failures that were its own.
         refused: Requests it refused because they were wrong.
         cancelled: Requests whose client left first.
-        mirrored: Copies of requests sent to it to learn from; nobody waited for their answers.
+        mirrored: Copies of requests sent to it to learn from; nobody waited for their answers, which are in no other
+            count. Its latencies are those of requests and copies.
         resting: Whether it is out after consecutive failures.
         consecutive_failures: Failures since its last answer, those that a pause has followed included.
         error_rate: Recent share of failures, 0 to 1.

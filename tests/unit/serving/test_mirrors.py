@@ -60,7 +60,7 @@ class Rig:
         self.pool.close()
         self.pool = WorkerPool(2, name="test")
         snapshot = self.engine.snapshot(0.0)[1]
-        names = ("mirrored", "succeeded", "failed", "refused", "cancelled", "in_flight")
+        names = ("mirrored", "chosen", "succeeded", "failed", "refused", "cancelled", "in_flight")
         return {name: count for name in names if (count := getattr(snapshot, name))}
 
 
@@ -70,7 +70,7 @@ def test_a_copy_is_complete_before_the_request_is_answered() -> None:
     array = np.arange(16, dtype=np.float32).reshape(1, 16)
     rig = Rig(lambda arguments: seen.append(arguments) or GOOD)
     request = FakeRequest(tensors=(FakeTensor.of("X", array),), params={"mode": "x"})
-    assert rig.mirrored(request) == {"mirrored": 1, "succeeded": 1}
+    assert rig.mirrored(request) == {"mirrored": 1}
     (arguments,) = seen
     (copy,) = arguments["inputs"]
     assert (arguments["model_name"], arguments["parameters"]) == ("b", {"mode": "x"})
@@ -113,7 +113,9 @@ def test_a_failing_copy_counts_against_its_target_and_nobody_else() -> None:
     """An error of the target's own is a failure there; an exception is nobody's and leaves no slot taken."""
     array = FakeTensor.of("X", np.zeros((1, 16), np.float32))
     rig = Rig(lambda _: InferenceResponse([], TritonError("boom")))
-    assert rig.mirrored(FakeRequest(tensors=(array,))) == {"mirrored": 1, "failed": 1}
+    assert rig.mirrored(FakeRequest(tensors=(array,))) == {"mirrored": 1}
+    failing = rig.engine.snapshot(0.0)[1]
+    assert (failing.consecutive_failures, failing.error_rate > 0.0) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_a_failing_copy_counts_against_its_target_and_nobody_else() -> None:
 def test_what_cannot_be_copied_is_not_mirrored_and_tried_by_a_request_itself(tensor: FakeTensor) -> None:
     """No call, no slot taken; and as copies cannot find out about the target, live requests may."""
     rig = Rig(lambda _: pytest.fail("nothing must be called"))
-    assert rig.mirrored(FakeRequest(tensors=(tensor,))) == {"mirrored": 1, "cancelled": 1}
+    assert rig.mirrored(FakeRequest(tensors=(tensor,))) == {"mirrored": 1}
     assert "unknown" in {rig.served().target.name for _ in range(50)}
 
 
