@@ -69,7 +69,8 @@ class Learner:
             )
             candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)
-            candidate.crowding = profile.crowding(decision.work, decision.context.batch_size)
+            crowding = profile.crowding(decision.work, decision.context.batch_size)
+            candidate.device.feel(candidate.target.name, crowding)
             candidate.measured_at = now
             if profile.drifts != drifts and profile.last_drift and profile.last_drift.direction == "slower":
                 self._slowed(candidate)

@@ -27,6 +27,9 @@ _MOST_DEAR = 10.0
 """Times that a look counts as dear at most: a wrong first impression must not last."""
 _SOON = 5
 """... and as one look proves nothing, so many requests later there is another."""
+_COMPANY = 1
+"""Requests in flight on a device up to which it is looked at: the one that is copied. A copy would delay all others,
+and tell only how a lone stranger fares among them."""
 _MOST_SAVED_MS = 1000.0
 """However long nothing was spent: a budget is no reserve to burst with."""
 
@@ -84,7 +87,7 @@ class Mirroring:
         Of those that are due, any: many routers must not all look at the same. Else the one not measured for longest,
         which waits until it can be paid for: skipping it for a cheaper one would leave it unknown for ever.
         """
-        idle = [c for c in candidates if not c.in_flight and not c.health.consecutive_failures and not c.needs_live_try]
+        idle = [candidate for candidate in candidates if _can_be_looked_at(candidate)]
         chosen = self._due(idle, rng) if self._served >= self._next_look else None
         self._is_paid = chosen is None
         if chosen is None:
@@ -129,3 +132,8 @@ class Mirroring:
             return oldest
         self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
         return None
+
+
+def _can_be_looked_at(candidate: Candidate) -> bool:
+    is_well = not candidate.health.consecutive_failures and not candidate.needs_live_try
+    return is_well and not candidate.in_flight and candidate.device.in_flight <= _COMPANY

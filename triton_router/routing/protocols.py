@@ -34,12 +34,21 @@ class Device:
         work_in_flight: The sum of their work.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
+        crowding: By what share of the time it takes alone a request delays each other one here, 0 to 1.
+        felt: That share as each target was seen to feel it.
     """
 
     in_flight: int = 0
     work_in_flight: float = 0.0
     utilization: float = 0.0
     settled_at: float = 0.0
+    crowding: float = 1.0
+    felt: dict[str, float] = field(default_factory=dict[str, float])
+
+    def feel(self, target: str, crowding: float) -> None:
+        """Note by how much company slows one target; what a request does to others is what the most sensitive feels."""
+        self.felt[target] = crowding
+        self.crowding = max(self.felt.values())
 
     def settle(self, now: float) -> None:
         """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
@@ -65,7 +74,6 @@ class Candidate:
         complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
         is_proven: Whether any measurement says how fast it is, as last learned.
         confidence: Trust in its predictions, 0 to 1, likewise.
-        crowding: By what share of the time it takes alone a request delays each other one on its device, 0 to 1.
         measured_at: When it was last measured, in monotonic seconds.
         look_at: From how many served requests on a mirrored one is due.
         look_distance: How many until the one after that.
@@ -89,7 +97,6 @@ class Candidate:
     complexity_ms: float = 0.0
     is_proven: bool = False
     confidence: float = 0.0
-    crowding: float = 1.0
     measured_at: float = float("-inf")
     look_at: int = 0
     look_distance: int = FIRST_DISTANCE

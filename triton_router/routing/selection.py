@@ -29,7 +29,7 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
         expected, alone = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
         candidate.expected_latency_ms = expected
         candidate.alone_ms = alone
-        candidate.others_ms = in_flight * candidate.crowding * alone
+        candidate.others_ms = in_flight * device.crowding * alone
 
 
 def constrained(
