@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from triton_router.config.loading import load_yaml
+from triton_router.config.resilience_settings import (
+    DeadlineConfig,
+    HealthConfig,
+    HedgeConfig,
+    QueueConfig,
+    RetryConfig,
+)
 from triton_router.config.routing_settings import RouterSwitches, RoutingSettings
 from triton_router.config.settings import BackendName, Bound, PolicySettings, PolicyValue, Settings, Share
 from triton_router.routing.types import Backend
@@ -93,6 +100,8 @@ class TargetConfig(Settings):
         power_w: Watts that it draws while it works, as far as is known; 0 if unknown. What a
             meter reads counts more.
         memory_mb: Megabytes that it takes, likewise.
+        max_in_flight: Requests in flight at it at most; further ones go to another target or wait in the router.
+            Absent, no bound is set.
     """
 
     name: Name
@@ -107,6 +116,7 @@ class TargetConfig(Settings):
     price_per_hour: Bound = 0.0
     power_w: Bound = 0.0
     memory_mb: Bound = 0.0
+    max_in_flight: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 class DispatchConfig(Settings):
@@ -174,6 +184,11 @@ class RouterConfig(RoutingSettings):
         merge: How they go out together.
         state: What becomes of what is learned.
         decision_log: Where decisions are written down; nowhere by default.
+        retry: When a failed attempt goes to another target.
+        health: When a target is left out, and how it comes back.
+        deadline: How long a client waits at most.
+        hedge: A second target for what takes long.
+        queue: What happens when there is too much to do.
     """
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
@@ -186,6 +201,11 @@ class RouterConfig(RoutingSettings):
     decision_log: DecisionLogConfig | None = None
     merge: MergeConfig = MergeConfig()
     state: StateConfig = StateConfig()
+    retry: RetryConfig = RetryConfig()
+    health: HealthConfig = HealthConfig()
+    deadline: DeadlineConfig = DeadlineConfig()
+    hedge: HedgeConfig = HedgeConfig()
+    queue: QueueConfig = QueueConfig()
 
     @property
     def policy_in_force(self) -> PolicySettings:
