@@ -161,7 +161,9 @@ class _Loop:
     def expected_ms(self, target: SimulatedTarget, request: Request, now: float) -> float:
         """Return the true expected latency of a request that comes now, what is in flight included."""
         service_s = target.mean_ms(request, now) / 1e3
-        return (self._devices[target.device_index].expected_end(service_s, now) - now) * 1e3
+        return (
+            self._devices[target.device_index].expected_end(service_s, now, target.index, target.spec.instances) - now
+        ) * 1e3
 
     def _arrive(self, request: Request, now: float) -> None:
         if self._think_s is None and self._next < len(self._requests):
@@ -195,7 +197,7 @@ class _Loop:
             self._push(now + FAILS_AFTER_S, _FAILURE, number)
             return
         job.alone_ms = target.service_ms(job.request, luck, now)
-        self._devices[target.device_index].submit(number, job.alone_ms / 1e3, now)
+        self._devices[target.device_index].submit(number, job.alone_ms / 1e3, now, target.index, target.spec.instances)
         self._watch(target.device_index)
 
     def _end(self, number: int, now: float) -> None:

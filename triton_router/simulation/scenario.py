@@ -58,6 +58,7 @@ class TargetSpec(Settings):
 
     name: _Name
     device: _Name
+    instances: Annotated[int, Field(ge=0, le=1024)] = 0
     curve: Curve
     noise: Annotated[float, Field(ge=0, le=2)] = 0.05
     tail: Tail = Tail(share=0.0, factor=1.0)
