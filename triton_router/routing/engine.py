@@ -9,13 +9,11 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.errors import RequestError
-from triton_router.routing import filters, selection
+from triton_router.routing import filters, membership, selection
 from triton_router.routing.explanation import Explanation, explained
-from triton_router.routing.health import Health
 from triton_router.routing.learning import Learner
 from triton_router.routing.mirroring import Mirroring
 from triton_router.routing.policies import policy_named
-from triton_router.routing.protocols import Candidate, Device
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
 from triton_router.routing.types import (
@@ -30,11 +28,11 @@ from triton_router.routing.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from triton_router.profiling.profile import TargetProfile
     from triton_router.routing.policies import Policy
-    from triton_router.routing.protocols import Filter
+    from triton_router.routing.protocols import Candidate, Filter
 
 _DEFAULT_RULES = RoutingRules()
 _NO_WISH = OptimizationGoal.BALANCED
@@ -63,9 +61,9 @@ class RoutingEngine:
         barred: Mapping[str, str] | None = None,
         log_propensities: bool = False,
     ) -> None:
-        self._all = _candidates(targets)
-        self._by_name = {candidate.target.name: candidate for candidate in self._all}
-        self._devices = list({id(candidate.device): candidate.device for candidate in self._all}.values())
+        self._all: list[Candidate] = []
+        self._departed: list[Candidate] = []
+        self._admit(targets, ())
         self._unfit = dict(barred or {})
         self._rng = rng
         self._log_propensities = log_propensities
@@ -74,10 +72,38 @@ class RoutingEngine:
         self._learner = Learner(self._mirrors.suspect)
         self._apply(policy, rules)
 
-    def reconfigure(self, policy: Policy, rules: RoutingRules) -> None:
-        """Choose by another policy and other rules from now on. What is in flight, counted and learned stays."""
+    def reconfigure(
+        self,
+        policy: Policy,
+        rules: RoutingRules,
+        targets: Sequence[tuple[Target, TargetProfile]] = (),
+        *,
+        kept: Collection[str] = (),
+        adjust: Callable[[str, TargetProfile], None] | None = None,
+    ) -> list[TargetSnapshot]:
+        """Choose by another policy and other rules from now on. What is in flight, counted and learned stays.
+
+        Args:
+            policy: As for a new engine.
+            rules: Likewise.
+            targets: Those to choose among from now on; none for the present ones. One that is removed gets no new
+                request but those of sequences that it holds, and finishes what it has in flight.
+            kept: Names of the targets whose known profile stays; the others begin with the one passed.
+            adjust: Is called with the name and the profile of each target, while nothing is learned.
+
+        Returns:
+            The targets that were not there before, as they begin.
+        """
         with self._lock:
+            before = {id(candidate) for candidate in self._all}
+            if targets:
+                self._learner.learn(self._learner.learned_at)
+                self._admit(targets, kept)
+            if adjust is not None:
+                for candidate in self._all:
+                    adjust(candidate.target.name, candidate.profile)
             self._apply(policy, rules)
+            return [snapshot_of(candidate, 0.0) for candidate in self._all if id(candidate) not in before]
 
     def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
         """Choose a target for a request and reserve its slot there, in one step.
@@ -155,10 +181,15 @@ class RoutingEngine:
             return explained(self._all, kept, rejected, policy, reason, (context, chances))
 
     def snapshot(self, now: float) -> list[TargetSnapshot]:
-        """Return every target as it stands."""
+        """Return every target as it stands; last those that have been removed since the model was loaded."""
         with self._lock:
             self._learner.learn(now)
-            return [snapshot_of(candidate, now) for candidate in self._all]
+            names = {candidate.target.name for candidate in self._all}
+            gone = {c.target.name: c for c in self._departed if c.target.name not in names}
+            return [
+                *(snapshot_of(candidate, now) for candidate in self._all),
+                *(snapshot_of(candidate, now, removed=True) for candidate in gone.values()),
+            ]
 
     def state(self, now: float) -> dict[str, dict[str, object]]:
         """Return what was learned, by the name of the target, to be written down and read by `TargetProfile`."""
@@ -169,7 +200,8 @@ class RoutingEngine:
     def sole_busy(self, backend: Backend) -> str:
         """Return the name of the only target of a backend with requests in flight; "" if there is none, or several."""
         with self._lock:
-            busy = [c.target.name for c in self._all if c.in_flight and c.target.backend is backend]
+            everyone = (*self._all, *self._departed)
+            busy = [c.target.name for c in everyone if c.in_flight and c.target.backend is backend]
         return busy[0] if len(busy) == 1 else ""
 
     def record_power(self, target: str, watts: float) -> None:
@@ -182,9 +214,19 @@ class RoutingEngine:
         with self._lock:
             return self._by_name[target].profile.fixed_and_marginal(work, rows)
 
+    def _admit(self, targets: Iterable[tuple[Target, TargetProfile]], kept: Collection[str]) -> None:
+        known = [*self._departed, *self._all]
+        self._all = membership.candidates(targets, known=known, kept=kept)
+        self._departed = membership.departed(known, self._all)
+        membership.forget_strangers(self._all)
+        everyone = [*self._departed, *self._all]
+        self._by_name = {candidate.target.name: candidate for candidate in everyone}
+        self._devices = membership.devices_of(everyone)
+
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
+        present = {candidate.target.name for candidate in self._all}
         reasons = {c.target.name: "backend excluded" for c in self._all if c.target.backend in rules.excluded_backends}
-        reasons.update(self._unfit)
+        reasons.update((name, reason) for name, reason in self._unfit.items() if name in present)
         self._barred = [Rejection(self._by_name[name].target, reason) for name, reason in reasons.items()]
         self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
         self._policy = policy
@@ -200,6 +242,7 @@ class RoutingEngine:
             candidate.is_preferred = candidate.target.backend in rules.preferred_backends
             candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
+        for candidate in (*self._all, *self._departed):
             if rules.balance:
                 candidate.device.in_flight += candidate.in_flight
                 candidate.device.work_in_flight += candidate.work_in_flight
@@ -209,6 +252,15 @@ class RoutingEngine:
             return _GOALS[context.optimization_goal]
         return policy or self._policy
 
+    def _holder_of(self, pinned: str) -> Candidate:
+        holder = self._by_name.get(pinned)
+        if holder is None:
+            raise RequestError(
+                f"target {pinned!r}, which holds this sequence's state, has been removed long ago",
+                hint="begin the sequence anew",
+            )
+        return holder
+
     def _explores(self, context: RoutingContext, policy: Policy, reason: str) -> float:
         rules = self._rules
         return rules.explore if policy.learns and rules.learn and context.may_explore and reason == "policy" else 0.0
@@ -216,7 +268,7 @@ class RoutingEngine:
     def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
         work = context.work or context.counted_work()
         if context.pinned:
-            return self._without_choice(context, work, self._by_name[context.pinned], "sequence")
+            return self._without_choice(context, work, self._holder_of(context.pinned), "sequence")
         if len(self._open) == 1 and not context.is_constrained:
             return self._without_choice(context, work, self._open[0], "only")
         policy = self._policy_for(context, policy)
@@ -343,20 +395,6 @@ class RoutingEngine:
             decision.candidate.profile.record_memory(outcome.memory_mb)
         if outcome.power_w:
             decision.candidate.profile.record_power(outcome.power_w)
-
-
-def _candidates(targets: Iterable[tuple[Target, TargetProfile]]) -> list[Candidate]:
-    devices: dict[object, Device] = {}
-    return [
-        Candidate(
-            target,
-            profile,
-            Health(),
-            devices.setdefault(target.device or target.backend, Device()),
-            complexity_ms=profile.complexity_ms,
-        )
-        for target, profile in targets
-    ]
 
 
 def _filters_of(rules: RoutingRules, *, mirrors: bool) -> tuple[Filter, ...]:

@@ -28,15 +28,16 @@ class Learner:
 
     Attributes:
         warmup: Answers that a target must have given before its predictions are trusted.
+        learned_at: When that was done last, in monotonic seconds.
     """
 
-    __slots__ = ("_at", "_slowed", "_waiting", "warmup")
+    __slots__ = ("_slowed", "_waiting", "learned_at", "warmup")
 
     def __init__(self, slowed: Callable[[Candidate], None]) -> None:
         self._slowed = slowed
         self.warmup = 0
         self._waiting: list[tuple[RoutingDecision, float, bool]] = []
-        self._at = 0.0
+        self.learned_at = 0.0
 
     def add(self, decision: RoutingDecision, latency_ms: float, now: float, *, alone: bool) -> None:
         """Learn a served request's latency, now or soon.
@@ -48,7 +49,7 @@ class Learner:
             alone: Whether it had its device to itself.
         """
         self._waiting.append((decision, latency_ms, alone))
-        if now - self._at > _WITHIN_S or len(self._waiting) >= _TOGETHER or not decision.candidate.is_proven:
+        if now - self.learned_at > _WITHIN_S or len(self._waiting) >= _TOGETHER or not decision.candidate.is_proven:
             self.learn(now)
 
     def learn(self, now: float) -> None:
@@ -75,7 +76,7 @@ class Learner:
             if profile.drifts != drifts and profile.last_drift and profile.last_drift.direction == "slower":
                 self._slowed(candidate)
         self._waiting.clear()
-        self._at = now
+        self.learned_at = now
 
     def confidence(self, candidate: Candidate) -> float:
         """Return the trust in a target's predictions, 0 to 1."""

@@ -33,6 +33,7 @@ class TargetSnapshot:
         last_drift: The latest of them.
         memory_mb: Memory it takes, and where the figure comes from.
         power_w: Power it draws, likewise.
+        removed: Whether it is no longer among the targets, and only finishes what it has in flight.
     """
 
     target: Target
@@ -52,9 +53,10 @@ class TargetSnapshot:
     last_drift: DriftEvent | None
     memory_mb: Figure
     power_w: Figure
+    removed: bool = False
 
 
-def snapshot_of(candidate: Candidate, now: float) -> TargetSnapshot:
+def snapshot_of(candidate: Candidate, now: float, *, removed: bool = False) -> TargetSnapshot:
     """Return what is known of a target at ``now`` (monotonic seconds)."""
     profile = candidate.profile
     return TargetSnapshot(
@@ -75,4 +77,5 @@ def snapshot_of(candidate: Candidate, now: float) -> TargetSnapshot:
         last_drift=profile.last_drift,
         memory_mb=profile.memory_mb,
         power_w=profile.power_w,
+        removed=removed,
     )
