@@ -8,14 +8,15 @@ from triton_router.config.routing_of import routing_of, splits_of
 from triton_router.experiments.splitting_engine import SplittingEngine
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.profile import TargetProfile
-from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.types import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from triton_router.config.router_config import RouterConfig, TargetConfig
+    from triton_router.experiments.split import Split
     from triton_router.profiling.roofline import RooflinePrior
+    from triton_router.routing.snapshot import TargetSnapshot
 
 _NO_PRIORS: Mapping[str, RooflinePrior] = {}
 
@@ -27,7 +28,7 @@ def configured_engine(
     *,
     rng: Callable[[], float],
     priors: Mapping[str, RooflinePrior] = _NO_PRIORS,
-) -> RoutingEngine:
+) -> SplittingEngine:
     """Return the engine of a routed model.
 
     Args:
@@ -37,19 +38,48 @@ def configured_engine(
         rng: Uniform numbers in [0, 1).
         priors: What to expect of targets that nobody has measured.
     """
-    profiles = {
-        settings.name: learned.get(settings.name) or _fresh(settings, priors.get(settings.name))
-        for settings in config.targets
-    }
-    targets = [
-        (target_of(settings), _configured(profiles[settings.name], config, settings)) for settings in config.targets
-    ]
-    policy, rules = routing_of(config, model)
-    logged = config.decision_log is not None
-    split = next((split for split in splits_of(config) if split.covers(model)), None)
-    if split:
-        return SplittingEngine(targets, (policy, rules), split, model, rng=rng, log_propensities=logged)
-    return RoutingEngine(targets, policy, rules=rules, rng=rng, log_propensities=logged)
+    targets = _targets(config, learned, priors)
+    adjust = _adjustment(config)
+    for target, profile in targets:
+        adjust(target.name, profile)
+    return SplittingEngine(
+        targets,
+        routing_of(config, model),
+        _split_of(config, model),
+        model,
+        rng=rng,
+        log_propensities=config.decision_log is not None,
+    )
+
+
+def reconfigure(
+    engine: SplittingEngine,
+    config: RouterConfig,
+    model: str,
+    learned: Mapping[str, TargetProfile],
+    *,
+    kept: Collection[str],
+    priors: Mapping[str, RooflinePrior] = _NO_PRIORS,
+) -> list[TargetSnapshot]:
+    """Have an engine go on by other settings.
+
+    Args:
+        engine: As `configured_engine` made it.
+        config: The settings from now on.
+        model: Name of the routed model.
+        learned: Profiles by target, for those that are new.
+        kept: Names of the targets that are the same models as before: what is learned of them stays.
+        priors: What to expect of targets that nobody has measured.
+
+    Returns:
+        The targets that are new, as they begin.
+    """
+    split = _split_of(config, model)
+    added = engine.reconfigure(
+        *routing_of(config, model), _targets(config, learned, priors), kept=kept, adjust=_adjustment(config)
+    )
+    engine.split_by(split)
+    return added
 
 
 def target_of(settings: TargetConfig) -> Target:
@@ -69,14 +99,33 @@ def _fresh(settings: TargetConfig, prior: RooflinePrior | None) -> TargetProfile
     return TargetProfile(((point.work, point.latency_ms) for point in settings.measured_latency), prior=prior)
 
 
-def _configured(profile: TargetProfile, config: RouterConfig, settings: TargetConfig) -> TargetProfile:
-    profile.remember(config.router_config.profile_history_size)
-    # What was declared may have been edited since the profile was written down; what was measured counts.
-    if profile.power_w.source is not Source.MEASURED:
-        profile.power_w = _declared(settings.power_w)
-    if profile.memory_mb.source is not Source.MEASURED:
-        profile.memory_mb = _declared(settings.memory_mb)
-    return profile
+def _targets(
+    config: RouterConfig, learned: Mapping[str, TargetProfile], priors: Mapping[str, RooflinePrior]
+) -> list[tuple[Target, TargetProfile]]:
+    return [
+        (target_of(settings), learned.get(settings.name) or _fresh(settings, priors.get(settings.name)))
+        for settings in config.targets
+    ]
+
+
+def _split_of(config: RouterConfig, model: str) -> Split | None:
+    return next((split for split in splits_of(config) if split.covers(model)), None)
+
+
+def _adjustment(config: RouterConfig) -> Callable[[str, TargetProfile], None]:
+    """Return what brings a target's profile into line with the settings."""
+    by_name = {settings.name: settings for settings in config.targets}
+
+    def adjust(name: str, profile: TargetProfile) -> None:
+        settings = by_name[name]
+        profile.remember(config.router_config.profile_history_size)
+        # What was declared may have been edited since the profile was written down; what was measured counts.
+        if profile.power_w.source is not Source.MEASURED:
+            profile.power_w = _declared(settings.power_w)
+        if profile.memory_mb.source is not Source.MEASURED:
+            profile.memory_mb = _declared(settings.memory_mb)
+
+    return adjust
 
 
 def _declared(value: float) -> Figure:

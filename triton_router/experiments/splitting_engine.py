@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class SplittingEngine(RoutingEngine):
-    """Decides each request by the policy of its arm; all arms learn together.
+    """Decides each request by the policy of its arm, while there is an experiment; all arms learn together.
 
     Args:
         targets: See `RoutingEngine`.
         routing: Policy and rules in force for the model.
-        split: The experiment.
+        split: The experiment, or None.
         model: Name of the routed model.
         rng: Uniform numbers in [0, 1).
         log_propensities: Whether each decision carries its probability within its arm.
@@ -34,7 +34,7 @@ class SplittingEngine(RoutingEngine):
         self,
         targets: Iterable[tuple[Target, TargetProfile]],
         routing: tuple[Policy, RoutingRules],
-        split: Split,
+        split: Split | None,
         model: str,
         *,
         rng: Callable[[], float],
@@ -46,20 +46,25 @@ class SplittingEngine(RoutingEngine):
         self._numbered = Lock()
         self._number = 0
 
+    def split_by(self, split: Split | None) -> None:
+        """Go on with another experiment, or (None) without one."""
+        self._split = split
+
     def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
         """See `RoutingEngine.decide`."""
-        if policy is None:
+        split = self._split
+        if policy is None and split is not None:
             key = context.key
             if not key:
                 with self._numbered:
                     key = f"#{self._number}"
                     self._number += 1
-            policy = self._policy_for_key(key)
+            policy = split.policy_of(split.arm_of(self._model, key))
         return super().decide(context, now, policy)
 
     def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
         """See `RoutingEngine.explain`: by the policy of the request's arm; without a key, that of the next request."""
-        return super().explain(context, now, policy or self._policy_for_key(context.key or f"#{self._number}"))
-
-    def _policy_for_key(self, key: str) -> Policy:
-        return self._split.policy_of(self._split.arm_of(self._model, key))
+        split = self._split
+        if policy is None and split is not None:
+            policy = split.policy_of(split.arm_of(self._model, context.key or f"#{self._number}"))
+        return super().explain(context, now, policy)

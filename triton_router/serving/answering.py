@@ -63,6 +63,10 @@ class Answering:
         """Requests begun and not yet answered."""
         return len(self._under_way)
 
+    def resize(self, limit: int) -> None:
+        """Have at most so many calls in flight from now on."""
+        self._pool.resize(limit)
+
     def begin(self) -> None:
         """Count a request as under way; `complete` must follow."""
         self._under_way.append(None)

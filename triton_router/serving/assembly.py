@@ -17,12 +17,16 @@ from triton_router.serving.relay import Relay
 from triton_router.serving.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from triton_router.config.router_config import RouterConfig
+    from collections.abc import Mapping
+
+    from triton_router.config.router_config import RouterConfig, TargetConfig
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import Outcome, RoutingDecision
     from triton_router.serving.answering import Finish
     from triton_router.serving.stub import StubModule
     from triton_router.telemetry.decision_log import DecisionLog
+
+_NO_LANES: Mapping[str, CallLane] = {}
 
 
 def observed(engine: RoutingEngine, log: DecisionLog | None) -> Finish:
@@ -68,20 +72,53 @@ def dispatcher(
     return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
 
 
-def _lanes(config: RouterConfig, max_batch_size: int) -> dict[str, CallLane]:
+def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig, model_config: dict[str, Any]) -> None:
+    """Have a dispatcher serve further requests by other settings.
+
+    Args:
+        serving: As `dispatcher` made it.
+        before: The settings that it follows now.
+        config: Those to follow from now on.
+        model_config: As it was made with.
+    """
+    unchanged = {_merged_as(target) for target in before.targets}
+    kept = {
+        target.name: serving.lanes[target.name]
+        for target in config.targets
+        if target.name in serving.lanes and _merged_as(target) in unchanged
+    }
+    lanes = _lanes(config, model_config["max_batch_size"], kept)
+    serving.reconfigure(config.dispatch, lanes, inline=config.dispatch.inline and not config.streaming)
+
+
+def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLane] = _NO_LANES) -> dict[str, CallLane]:
     """Return a lane for each target that takes merged calls, by its name.
 
     Where nobody has said how many calls a target takes at once, it has none: fewer than it could take would keep its
     instances idle.
+
+    Args:
+        config: The routed model's settings.
+        max_batch_size: The most rows of a call.
+        kept: Lanes to go on with, with what they have learned and what waits there.
     """
     if not config.merge.enabled or config.streaming or max_batch_size <= 0:
         return {}
-    return {
-        target.name: CallLane(
-            limit=limit,
-            max_rows=max_batch_size,
-            measured=[(point.work, point.latency_ms) for point in target.measured_latency],
-        )
-        for target in config.targets
-        if target.batch_independent and (limit := config.merge.calls_in_flight or target.instances)
-    }
+    lanes: dict[str, CallLane] = {}
+    for target in config.targets:
+        limit = config.merge.calls_in_flight or target.instances
+        if not (target.batch_independent and limit):
+            continue
+        lane = kept.get(target.name)
+        if lane is None:
+            measured = [(point.work, point.latency_ms) for point in target.measured_latency]
+            lane = CallLane(limit=limit, max_rows=max_batch_size, measured=measured)
+        else:
+            lane.resize(limit)
+        lanes[target.name] = lane
+    return lanes
+
+
+def _merged_as(target: TargetConfig) -> tuple[object, ...]:
+    """Return what makes a target's lane another one when it changes."""
+    return target.name, target.model, target.version, target.measured_latency

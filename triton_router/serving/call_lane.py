@@ -83,6 +83,11 @@ class CallLane:
         self._cap = _FOREVER
         self._counts = [0, 0, 0, 0]
 
+    def resize(self, limit: int) -> None:
+        """Have so many calls in flight at once from now on; what waits goes out when the next call ends."""
+        with self._lock:
+            self._limit = limit
+
     def enter(self) -> bool:
         """Take a slot for one request, if there is one; whoever got it calls `leave` after the call."""
         with self._lock:

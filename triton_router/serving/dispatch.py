@@ -15,10 +15,12 @@ from triton_router.serving.sequences import SequenceLanes
 from triton_router.serving.stub import SEQUENCE_END, SEQUENCE_START
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from triton_router.config.router_config import DispatchConfig
     from triton_router.routing.engine import RoutingEngine
     from triton_router.serving.answering import Answering
+    from triton_router.serving.call_lane import CallLane
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.inline_gate import InlineGate
     from triton_router.serving.merging import Merging
@@ -74,6 +76,23 @@ class Dispatcher:
         for request in batch:
             self._take(request)
         return None
+
+    @property
+    def lanes(self) -> Mapping[str, CallLane]:
+        """The lanes of merged calls, by name of the target."""
+        return self._merging.lanes
+
+    def reconfigure(self, settings: DispatchConfig, lanes: Mapping[str, CallLane], *, inline: bool) -> None:
+        """Serve further requests by other settings; those under way are not touched.
+
+        Args:
+            settings: How requests travel.
+            lanes: For merged calls, by name of the target.
+            inline: Whether a lone request may be served without a thread.
+        """
+        self._answering.resize(settings.max_concurrency)
+        self._gate.enable(enabled=inline)
+        self._merging.use(lanes)
 
     def merged_counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""

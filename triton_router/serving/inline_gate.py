@@ -23,6 +23,10 @@ class InlineGate:
         self._enabled = enabled
         self._run = 0
 
+    def enable(self, *, enabled: bool) -> None:
+        """Open from now on, or no more."""
+        self._enabled = enabled
+
     def opens(self, *, requests: int, in_flight: int) -> bool:
         """Whether this execution's request may be served inline if it is short.
 

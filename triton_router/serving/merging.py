@@ -132,6 +132,15 @@ class Merging:
         self._clock = clock
         self._lately: deque[str] = deque(maxlen=_REMEMBERED)
 
+    @property
+    def lanes(self) -> Mapping[str, CallLane]:
+        """The lanes by name of the target."""
+        return self._lanes
+
+    def use(self, lanes: Mapping[str, CallLane]) -> None:
+        """Take further requests through these lanes. Those that wait at another one are served by it."""
+        self._lanes = lanes
+
     def counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""
         counts = {name: lane.counts() for name, lane in self._lanes.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +33,18 @@ class WorkerPool:
         self._lock = Lock()
         # Workers less jobs not yet finished: workers that are idle, or if negative, jobs that wait for one.
         self._spare = 0
+        # Workers that have been told to end and have not yet.
+        self._ending = 0
+
+    def resize(self, limit: int) -> None:
+        """Run at most ``limit`` jobs at once from now on; what was submitted already is run by those there are."""
+        with self._lock:
+            self._limit = limit
+            surplus = max(0, len(self._threads) - self._ending - limit)
+            self._ending += surplus
+            self._spare -= surplus
+        for _ in range(surplus):
+            self._jobs.put(None)
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have ``job`` run by an idle worker, by a new one, or, at the limit, by the next to become idle.
@@ -57,7 +69,7 @@ class WorkerPool:
 
     def _see_to_a_worker(self) -> None:
         """Start a worker if none is idle, unless there may be no more of them."""
-        if self._spare > 0 or len(self._threads) >= self._limit:
+        if self._spare > 0 or len(self._threads) - self._ending >= self._limit:
             return
         thread = Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
         try:
@@ -71,11 +83,12 @@ class WorkerPool:
 
     def close(self) -> None:
         """Let the jobs submitted so far finish, and those that they submit, then end the workers."""
-        while self._spare < len(self._threads):
+        while self._spare + self._ending < len(self._threads):
             time.sleep(_LOOK_EVERY_S)
-        for _ in self._threads:
+        threads = self._threads.copy()
+        for _ in threads:
             self._jobs.put(None)
-        for thread in self._threads:
+        for thread in threads:
             thread.join()
 
     def _work(self) -> None:
@@ -87,3 +100,7 @@ class WorkerPool:
             finally:
                 with self._lock:
                     self._spare += 1
+        with self._lock:
+            if self._ending:
+                self._ending -= 1
+                self._threads.remove(current_thread())
