@@ -36,6 +36,22 @@ class DriftEvent(NamedTuple):
     observation: int
 
 
+class Miss(NamedTuple):
+    """One answer beside what was expected of it; everything as logarithms of ratios.
+
+    Attributes:
+        size: Measured to predicted.
+        loaded: Whether it had company.
+        beyond: Measured to the longest that the load it found explains.
+        below: Measured to what it takes alone.
+    """
+
+    size: float
+    loaded: bool
+    beyond: float = 0.0
+    below: float = 0.0
+
+
 class CumulativeSum:
     """The test's running sums, and the misses since the change seems to have begun."""
 
@@ -46,19 +62,25 @@ class CumulativeSum:
         self.down = 0.0
         self.up_run = 0
         self.down_run = 0
-        self._misses: tuple[tuple[float, bool], ...] = ()
+        self._misses: tuple[Miss, ...] = ()
 
-    def update(self, miss: float, spread: float, *, loaded: bool) -> float:
-        """Note a log-miss, the usual size of one, and its kind; return the change's logarithm, or 0.0 for none."""
-        z = miss / spread
+    def update(self, miss: Miss, spread: float, weight: float = 1.0) -> float:
+        """Note a miss; return the change's logarithm, or 0.0 for none.
+
+        Args:
+            miss: What was measured.
+            spread: The usual size of one.
+            weight: What it counts, up to 1: requests that wait for one another miss together, by one cause.
+        """
+        z = miss.size / spread
         z = min(CLIP, max(-CLIP, z))
-        up = self.up + z - SLACK
-        down = self.down - z - SLACK
+        up = self.up + weight * (z - SLACK)
+        down = self.down + weight * (-z - SLACK)
         if up <= 0.0 and down <= 0.0:
             if self._misses:
                 self.reset()
             return 0.0
-        self._misses = (*self._misses[-RUN + 1 :], (miss, loaded))
+        self._misses = (*self._misses[-RUN + 1 :], miss)
         self.up, self.up_run = (up, self.up_run + 1) if up > 0.0 else (0.0, 0)
         self.down, self.down_run = (down, self.down_run + 1) if down > 0.0 else (0.0, 0)
         if up > LIMIT:
@@ -67,17 +89,26 @@ class CumulativeSum:
             return min(0.0, median(self._run(self.down_run)))
         return 0.0
 
-    def change_of(self, change: float, *, loaded: bool) -> float:
-        """Return how much of a change, just found, requests of one kind show: theirs, or all of it if there were none.
+    def change_alone(self, change: float) -> float:
+        """Return by how much of a change, just found, what requests take alone has changed.
 
-        One that is less than half of it, or to the other side, is none: the other kind alone has changed.
+        Where there were requests alone, they say it. Else what company cannot explain: who took longer than all that
+        was in flight does one after the other, or less than the request does alone. Two have to say so.
         """
-        run = self.up_run if change > 0.0 else self.down_run
-        own = [miss for miss, kind in self._misses[-run:] if kind is loaded]
-        if not own:
-            return change
-        shown = median(own)
-        return shown if shown * change > 0.0 and abs(shown) > abs(change) / 2.0 else 0.0
+        run = self._run_of(change)
+        own = [miss.size for miss in run if not miss.loaded]
+        if own:
+            return _shown(own, change)
+        if change > 0.0:
+            beyond = sorted(miss.beyond for miss in run)
+            return min(change, max(0.0, beyond[-2])) if len(beyond) > 1 else 0.0
+        below = sorted(miss.below for miss in run)
+        return max(change, min(0.0, below[1])) if len(below) > 1 else 0.0
+
+    def change_loaded(self, change: float) -> float:
+        """Return how much of it requests with company show; all of it if there were none."""
+        own = [miss.size for miss in self._run_of(change) if miss.loaded]
+        return _shown(own, change) if own else change
 
     def reset(self) -> None:
         """Begin anew."""
@@ -85,5 +116,14 @@ class CumulativeSum:
         self.up_run = self.down_run = 0
         self._misses = ()
 
+    def _run_of(self, change: float) -> tuple[Miss, ...]:
+        return self._misses[-(self.up_run if change > 0.0 else self.down_run) :]
+
     def _run(self, length: int) -> list[float]:
-        return [miss for miss, _ in self._misses[-length:]]
+        return [miss.size for miss in self._misses[-length:]]
+
+
+def _shown(own: list[float], change: float) -> float:
+    """Return a change as one kind of requests shows it: less than half, or to the other side, is none."""
+    shown = median(own)
+    return shown if shown * change > 0.0 and abs(shown) > abs(change) / 2.0 else 0.0

@@ -1,6 +1,6 @@
 """One target's latency: what a request takes alone, what it waits, and whether the target has changed.
 
-    latency = alone(work, rows) + wait(alone, ahead, device_ahead)
+    latency = alone(work, rows) + wait(alone, load)
 
 Each answer teaches both parts. A request that had the device to itself says what its shape takes, at full weight; one
 that had company says what company costs, and at a low weight what its shape takes (its latency divided in the
@@ -14,31 +14,16 @@ misses, which tells at once what every other shape and load will take, and what 
 from __future__ import annotations
 
 from math import exp, log
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from triton_router.profiling.drift import CumulativeSum
-from triton_router.profiling.load_law import LoadLaw
+from triton_router.profiling.drift import CumulativeSum, Miss
+from triton_router.profiling.load_law import IDLE, Load, LoadLaw
 from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, Shape, ShapeLaw, sane, unit_of
 
 if TYPE_CHECKING:
     from triton_router.profiling.roofline import RooflinePrior
 
 
-class Load(NamedTuple):
-    """What is in flight when a request is decided.
-
-    Attributes:
-        ahead: Work at the target.
-        device_ahead: Work at other targets of its device.
-        company: Requests on the device; 0 with work ahead means that nobody counted, and is taken for one.
-    """
-
-    ahead: float
-    device_ahead: float
-    company: float
-
-
-IDLE = Load(0.0, 0.0, 0.0)
 _COMPANY = 0.5
 """Weight of a request that had company as evidence of what its shape takes alone."""
 _UNKNOWN = 1.0
@@ -65,9 +50,10 @@ _UNSURE = 0.25
 """The least spread after a change: what follows is not clipped to what was usual before."""
 _WILD = 0.5
 """A log-miss beyond this, and beyond what is usual, makes the evidence before it doubtful."""
-_MOST_LOAD = 1e15
 _FIRST = 10
 """Observations while nothing is usual yet."""
+_LEAST_WEIGHT = 0.1
+"""Least weight of a miss as evidence of a change: a target that never empties is to be followed, too."""
 _DOUBT = 0.5
 """What that evidence weighs then: an absurd first answer is outlived."""
 
@@ -96,20 +82,20 @@ class LatencyModel:
         self.loaded_spread = _LARGEST_SPREAD
         self.error = 1.0
 
-    def predict(self, work: float, ahead: float, device_ahead: float, company: float, rows: float) -> float:
+    def predict(self, work: float, load: Load, rows: float) -> float:
         """Return the expected latency; 0.0 if nothing at all is known."""
-        return self.predict_shape((work, rows), ahead, device_ahead, company)[0]
+        return self.predict_shape((work, rows), load)[0]
 
-    def predict_shape(self, shape: Shape, ahead: float, device_ahead: float, company: float) -> tuple[float, float]:
+    def predict_shape(self, shape: Shape, load: Load) -> tuple[float, float]:
         """Return the expected latency of a request of that work and rows, under that load and without; 0.0 unknown."""
         if self.shape.count:
             alone = self.shape.predict_shape(shape)
-            if not (company or ahead or device_ahead):
+            if load is IDLE:
                 return alone, alone
-            value = alone + self.load.predict(alone, company if company > 1.0 else 1.0, ahead, device_ahead)
+            value = alone + self.load.predict(alone, load)
         else:
             alone = self.predict_alone(*shape)
-            value = alone * (1.0 + (ahead + device_ahead) / max(shape[0], 1.0))
+            value = alone + load.most_wait_ms(alone) if alone else 0.0
         if value >= alone:
             return (value if value < CEILING_MS else CEILING_MS), alone
         # Negative load ends at what is expected without, what is no number at the ceiling.
@@ -121,28 +107,19 @@ class LatencyModel:
             return self.shape.predict(work, rows)
         return min(CEILING_MS, self.prior.latency_ms(work, rows)) if self.prior else 0.0
 
-    def crowding(self, work: float, rows: float) -> float:
-        """Return what one more request like this adds to the wait of another, as a share (0..1) of its own time."""
-        alone = self.predict_alone(work, rows)
-        if self.load.count < _FIRST or not alone:
-            return 1.0
-        return min(1.0, self.load.predict(alone, 1.0, work, 0.0) / alone)
-
     def observe(self, latency_ms: float, work: float, load: Load, rows: float, *, alone: bool) -> float:
         """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
         latency = min(max(latency_ms, FLOOR_MS), CEILING_MS)
         work, rows = sane(work, rows)
-        load = Load(*[_bounded(amount) for amount in load])
+        loaded = any(load)
+        load = load.bounded() if loaded else IDLE
         shape = self.shape
         if not shape.count:
             self._begin(latency, work, rows, alone=alone)
             return 0.0
         alone_ms = shape.predict(work, rows)
-        expected = self.predict(work, *load, rows)
-        ahead, device_ahead, company = load
-        loaded = company > 0.0 or ahead > 0.0 or device_ahead > 0.0
-        company = company if company > 1.0 else 1.0
-        novel = loaded and self.load.is_novel(expected, company, ahead, device_ahead)
+        expected = self.predict(work, load, rows)
+        novel = loaded and self.load.is_novel(expected, alone_ms, load)
         known = shape.familiarity(work, rows)
         guessed = known < _UNKNOWN and (not self.alone_seen or shape.is_novel(work, rows, _BEYOND))
         if not (alone or loaded or guessed):
@@ -155,19 +132,21 @@ class LatencyModel:
         limit = _USUAL * self.spread
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
-        change = 0.0 if strange else self.test.update(miss, spread if familiar else 2.0 * spread, loaded=loaded)
+        change = 0.0
+        if not strange:
+            own = max(_LEAST_WEIGHT, alone_ms / (alone_ms + load.ahead_ms))
+            noted = Miss(miss, loaded, log(latency / (alone_ms + load.most_wait_ms(alone_ms))), log(latency / alone_ms))
+            change = self.test.update(noted, spread if familiar else 2.0 * spread, own)
         if change:
             self._follow(change)
             alone_ms = shape.predict(work, rows)
-            expected = self.predict(work, *load, rows)
+            expected = self.predict(work, load, rows)
         elif abs(miss) > limit and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(limit if miss > 0.0 else -limit)
         if not strange and abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
         if loaded:
-            self.load.observe(
-                max(0.0, latency - alone_ms), alone_ms, work, (company, ahead, device_ahead), unit_of(latency, expected)
-            )
+            self.load.observe(max(0.0, latency - alone_ms), alone_ms, load, unit_of(latency, expected))
         if alone:
             self._learn_alone(latency, work, rows, alone_ms)
         elif guessed and not novel:
@@ -218,13 +197,13 @@ class LatencyModel:
 
     def _follow(self, change: float) -> None:
         """Scale what has changed: requests alone and those with company say each whether theirs has."""
-        alone = self.test.change_of(change, loaded=False)
-        wait = self.test.change_of(change, loaded=True)
+        alone = self.test.change_alone(change)
+        wait = self.test.change_loaded(change)
         self.spread = max(self.spread, _UNSURE)
         self.loaded_spread = max(self.loaded_spread, _UNSURE)
         if alone:
             self.shape.rescale(exp(alone), _KEPT)
-        self.load.rescale(exp(wait) if alone else 1.0, _KEPT)
+        self.load.rescale(exp(wait - alone) if alone else 1.0, _KEPT)
         self.test.reset()
 
 
@@ -235,8 +214,3 @@ def _rate(count: int) -> float:
 def _averaged(spread: float, size: float, rate: float) -> float:
     spread += rate * (size - spread)
     return _LEAST_SPREAD if spread < _LEAST_SPREAD else min(spread, _LARGEST_SPREAD)
-
-
-def _bounded(amount: float) -> float:
-    """Return an amount of load whose square is finite: none that there is is changed."""
-    return min(amount, _MOST_LOAD) if amount > 0.0 else 0.0

@@ -1,26 +1,72 @@
 """What a request waits for others, beyond what it takes alone.
 
-    wait = c0 * company + c1 * alone * company + c2 * ahead + c3 * device_ahead,    every c >= 0
+    wait = c0 * ahead + c1 * alone * here + c2 * min(elsewhere, targets * (alone + ahead)) + c3 * alone * company
 
-``company`` is how many requests are in flight on the device, ``ahead`` the work in flight at the target,
-``device_ahead`` at other targets of its device. On cores that are shared a request slows down by its own length for
-each other one (c1, processor sharing; Kleinrock, 1967), behind a queue it waits for what is ahead (c2, c3), and c0 is
-what any company costs a tiny one. More load never lowers it.
+with every c >= 0. ``here`` is how many requests are in flight at the target and ``ahead`` what they take alone, all
+together; ``company`` and ``elsewhere`` are the same of the other targets of its device, of which ``targets`` have
+something in flight. A target with one instance serves what is ahead first (c0 = 1), one that starts everything at once
+slows down by its own length for each other request (c1; processor sharing, Kleinrock, 1967). Other targets share the
+device with the request and with what is ahead of it, each for as long as it has something to do (c2), or without end
+(c3). More load never lowers it. The coefficients are shares of time: they outlast a change of the target's speed.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from triton_router.profiling.nonnegative import Four, NonNegativeFit
 
 _FIRST_SWEEPS = 20
 """Rounds of descent after each of the first ten observations; after later ones it is one."""
-_FIRST = 10
+FIRST = 10
+"""Observations before which nothing is concluded from the coefficients."""
 _FREE = 0.001
-"""Every request behind others also counts as this much evidence that as much load as its own work costs nothing:
-loads that are tiny beside the work say little of large ones."""
+"""Every request behind others also counts as this much evidence that as much load as it is itself costs nothing:
+loads that are tiny beside it say little of large ones."""
 _NOVEL = 0.5
 """An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
 from."""
+_MOST: Four = (1.25, 1.25, 1.25, 1.25)
+_MOST_LOAD = 1e15
+
+
+class Load(NamedTuple):
+    """What is in flight when a request is decided.
+
+    Attributes:
+        ahead_ms: What is in flight at the target takes so long alone, all together; milliseconds.
+        here: How many requests that is.
+        elsewhere_ms: The same of the other targets of its device.
+        company: How many requests that is.
+        targets: At how many targets they are.
+    """
+
+    ahead_ms: float = 0.0
+    here: float = 0.0
+    elsewhere_ms: float = 0.0
+    company: float = 0.0
+    targets: float = 0.0
+
+    @property
+    def in_flight(self) -> float:
+        """Requests on the device."""
+        return self.here + self.company
+
+    def bounded(self) -> Load:
+        """Return it with every amount such that its square is finite: none that there is is changed."""
+        return Load(*[min(amount, _MOST_LOAD) if amount > 0.0 else 0.0 for amount in self])
+
+    def most_wait_ms(self, alone_ms: float) -> float:
+        """Return what it makes a request wait where nothing runs beside anything else."""
+        return self.ahead_ms + self.shared_ms(alone_ms)
+
+    def shared_ms(self, alone_ms: float) -> float:
+        """Return for how long other targets have something to do while the request and what is ahead of it run."""
+        mine = self.targets * (alone_ms + self.ahead_ms)
+        return mine if mine < self.elsewhere_ms else self.elsewhere_ms
+
+
+IDLE = Load()
 
 
 class LoadLaw:
@@ -29,53 +75,78 @@ class LoadLaw:
     __slots__ = ("count", "fit")
 
     def __init__(self) -> None:
-        self.fit = NonNegativeFit()
+        self.fit = NonNegativeFit(most=_MOST)
         self.count = 0
 
-    def predict(self, alone_ms: float, company: float, ahead: float, device_ahead: float) -> float:
+    def predict(self, alone_ms: float, load: Load) -> float:
         """Return the expected wait of a request that takes ``alone_ms`` by itself and finds such load."""
         c0, c1, c2, c3 = self.fit.beta
-        return company * (c0 + c1 * alone_ms) + c2 * ahead + c3 * device_ahead
+        ahead, here, elsewhere, company, targets = load
+        wait = c0 * ahead + c1 * alone_ms * here
+        if not company:
+            return wait
+        mine = targets * (alone_ms + ahead)
+        return wait + c2 * (mine if mine < elsewhere else elsewhere) + c3 * alone_ms * company
 
-    def is_novel(self, expected_ms: float, company: float, ahead: float, device_ahead: float) -> bool:
+    def is_novel(self, expected_ms: float, alone_ms: float, load: Load) -> bool:
         """Whether such load says as much of what load costs as all evidence before it."""
         known = self.fit.information
         share = _NOVEL * expected_ms * expected_ms
-        return (
-            share * known[0] < company * company
-            or share * known[7] < ahead * ahead
-            or share * known[9] < device_ahead * device_ahead
+        x0, x1, x2, x3 = _features(alone_ms, load)
+        return share * known[0] < x0 * x0 or share * known[4] < x1 * x1 or share * known[7] < x2 * x2 or (
+            share * known[9] < x3 * x3
         )
 
-    def observe(
-        self, wait_ms: float, alone_ms: float, work: float, load: tuple[float, float, float], unit: float
-    ) -> None:
+    def observe(self, wait_ms: float, alone_ms: float, load: Load, unit: float) -> None:
         """Learn from one wait.
 
         Args:
             wait_ms: What was measured beyond ``alone_ms``, at least 0.
             alone_ms: What the request was expected to take by itself.
-            work: Its work.
-            load: Company, ahead and device_ahead.
+            load: What it found in flight.
             unit: The latency that was expected in all.
         """
         self.count += 1
-        company, ahead, device_ahead = load
         weight = 1.0 / unit
-        x: Four = (company * weight, company * alone_ms * weight, ahead * weight, device_ahead * weight)
-        free = _FREE * work * work * weight * weight
-        doubt: Four = (0.0, 0.0, free if ahead else 0.0, free if device_ahead else 0.0)
+        x0, x1, x2, x3 = _features(alone_ms, load)
+        x: Four = (x0 * weight, x1 * weight, x2 * weight, x3 * weight)
+        free = _FREE * alone_ms * alone_ms * weight * weight
+        doubt: Four = (free if x0 else 0.0, 0.0, free if x2 else 0.0, 0.1 * x[3] * x[3])
         self.fit.add(wait_ms * weight, x, doubt)
-        self.fit.descend(1 if self.count > _FIRST else _FIRST_SWEEPS)
+        self.fit.descend(1 if self.count > FIRST else _FIRST_SWEEPS)
+
+    @property
+    def queueing(self) -> float:
+        """What one more request costs another at the same target, as a share of its own time: 0 to 2.
+
+        Those in flight where nobody waits for another (c1), and those to come. 1 while little is known.
+        """
+        if self.count < FIRST:
+            return 1.0
+        c0, c1, _, _ = self.fit.beta
+        return min(1.0, c0 + c1) + max(0.0, 1.0 - c0) * min(1.0, c1)
+
+    @property
+    def felt(self) -> float:
+        """By what share of the time it takes alone a request elsewhere on the device delays one here, 0 to 1."""
+        known = self.fit.information
+        if self.count < FIRST or not (known[7] or known[9]):
+            return 1.0
+        _, _, c2, c3 = self.fit.beta
+        return min(1.0, c2 + c3)
 
     def rescale(self, factor: float, kept: float) -> None:
-        """Everything takes ``factor`` times as long: what an element or a request ahead costs, too."""
+        """Every wait takes ``factor`` times as long; the evidence for it weighs ``kept``."""
         c0, c1, c2, c3 = self.fit.beta
         self.fit.rescale(1.0, kept)
-        self.fit.beta = (c0 * factor, c1, c2 * factor, c3 * factor)
+        self.fit.beta = tuple([min(c * factor, most) for c, most in zip(self.fit.beta, _MOST)])
         self.fit.gradient = (0.0, 0.0, 0.0, 0.0)
 
     def merge(self, other: LoadLaw) -> None:
         """Take in what another instance has learned of the same target."""
         self.fit.merge(other.fit)
         self.count += other.count
+
+
+def _features(alone_ms: float, load: Load) -> Four:
+    return (load.ahead_ms, alone_ms * load.here, load.shared_ms(alone_ms), alone_ms * load.company)

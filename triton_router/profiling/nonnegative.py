@@ -16,6 +16,8 @@ Written out instead of looped over: it runs for every request, and loops take th
 
 from __future__ import annotations
 
+from math import inf
+
 FORGETTING = 0.97
 """Weight of evidence that is one observation older; half of it is gone after 23."""
 _NOTHING = 1e-100
@@ -36,9 +38,10 @@ class NonNegativeFit:
         information: The upper triangle of ``A``, row by row.
     """
 
-    __slots__ = ("beta", "gradient", "information")
+    __slots__ = ("beta", "gradient", "information", "most")
 
-    def __init__(self, beta: Four = (0.0, 0.0, 0.0, 0.0)) -> None:
+    def __init__(self, beta: Four = (0.0, 0.0, 0.0, 0.0), most: Four = (inf, inf, inf, inf)) -> None:
+        self.most = most
         self.beta = beta
         self.gradient: Four = (0.0, 0.0, 0.0, 0.0)
         self.information: Ten = NO_INFORMATION
@@ -87,39 +90,41 @@ class NonNegativeFit:
     def descend(self, sweeps: int) -> None:
         """Take the best step along each coefficient in turn, ``sweeps`` times.
 
-        The first comes before the last, so that what doubt takes from the middle ones goes to it where all look alike.
+        Where several explain what was seen equally well, the first takes it, then the third: the others need evidence
+        of their own.
         """
         a00, a01, a02, a03, a11, a12, a13, a22, a23, a33 = self.information
         g0, g1, g2, g3 = self.gradient
         b0, b1, b2, b3 = self.beta
+        m0, m1, m2, m3 = self.most
         for _ in range(sweeps):
-            if a11 > _NOTHING:
-                step = g1 / a11
-                step = max(step, -b1)
-                b1 += step
-                g0 -= a01 * step
-                g1 -= a11 * step
-                g2 -= a12 * step
-                g3 -= a13 * step
-            if a22 > _NOTHING:
-                step = g2 / a22
-                step = max(step, -b2)
-                b2 += step
-                g0 -= a02 * step
-                g1 -= a12 * step
-                g2 -= a22 * step
-                g3 -= a23 * step
             if a00 > _NOTHING:
                 step = g0 / a00
-                step = max(step, -b0)
+                step = -b0 if step < -b0 else step if step < m0 - b0 else m0 - b0
                 b0 += step
                 g0 -= a00 * step
                 g1 -= a01 * step
                 g2 -= a02 * step
                 g3 -= a03 * step
+            if a22 > _NOTHING:
+                step = g2 / a22
+                step = -b2 if step < -b2 else step if step < m2 - b2 else m2 - b2
+                b2 += step
+                g0 -= a02 * step
+                g1 -= a12 * step
+                g2 -= a22 * step
+                g3 -= a23 * step
+            if a11 > _NOTHING:
+                step = g1 / a11
+                step = -b1 if step < -b1 else step if step < m1 - b1 else m1 - b1
+                b1 += step
+                g0 -= a01 * step
+                g1 -= a11 * step
+                g2 -= a12 * step
+                g3 -= a13 * step
             if a33 > _NOTHING:
                 step = g3 / a33
-                step = max(step, -b3)
+                step = -b3 if step < -b3 else step if step < m3 - b3 else m3 - b3
                 b3 += step
                 g0 -= a03 * step
                 g1 -= a13 * step

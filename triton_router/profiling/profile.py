@@ -9,7 +9,8 @@ from triton_router.profiling import state as stored
 from triton_router.profiling.drift import LIMIT, RUN, DriftEvent
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.histogram import LatencyHistogram
-from triton_router.profiling.latency import IDLE, LatencyModel, Load
+from triton_router.profiling.latency import LatencyModel
+from triton_router.profiling.load_law import IDLE
 from triton_router.profiling.residuals import Residuals
 from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS
 from triton_router.profiling.summary import LatencySummary
@@ -18,6 +19,7 @@ from triton_router.profiling.validation import State
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from triton_router.profiling.load_law import Load
     from triton_router.profiling.roofline import RooflinePrior
     from triton_router.profiling.shape_law import Shape
 
@@ -137,35 +139,36 @@ class TargetProfile:
         """Live answers that were learned."""
         return self._live
 
-    def predict_latency(
-        self, work: float, ahead: float = 0.0, device_ahead: float = 0.0, rows: float = 1.0, in_flight: float = 0.0
-    ) -> float:
+    def predict_latency(self, work: float, rows: float = 1.0, load: Load = IDLE) -> float:
         """Return the expected latency in milliseconds; 0.0 while nothing is known. More load never lowers it.
 
         Args:
             work: Elements of its largest input.
-            ahead: Work in flight at the target.
-            device_ahead: Likewise at other targets of the same device.
             rows: Its batch size.
-            in_flight: Requests in flight at all targets of the device: on shared cores they say more than their work.
+            load: What is in flight at the target and at others of its device.
         """
-        return self._model.predict(work, ahead, device_ahead, in_flight, rows)
+        return self._model.predict(work, load, rows)
 
-    def predict(self, shape: Shape, ahead: float, device_ahead: float, in_flight: float) -> tuple[float, float]:
+    def predict(self, shape: Shape, load: Load) -> tuple[float, float]:
         """Return what `predict_latency` and `predict_alone` do, for a shape ``(work, rows)``, in half the time."""
-        return self._model.predict_shape(shape, ahead, device_ahead, in_flight)
+        return self._model.predict_shape(shape, load)
 
     def predict_alone(self, work: float, rows: float = 1.0) -> float:
         """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while nothing is known."""
         return self._model.predict_alone(work, rows)
 
-    def crowding(self, work: float, rows: float = 1.0) -> float:
-        """Return by what share of its own time a request like this delays each other one on the device.
+    @property
+    def queueing(self) -> float:
+        """By what share (0..2) of its own time a request delays others at the target, those to come included."""
+        return self._model.load.queueing
 
-        1.0 on a device that serves one after the other, less on one that serves several at once, and 1.0 while little
-        is known of load.
+    @property
+    def felt(self) -> float:
+        """By what share (0..1) of its own time a request at another target of the device delays one here.
+
+        1.0 on a device that does one thing at a time, and while little is known; less on one that does several.
         """
-        return self._model.crowding(work, rows)
+        return self._model.load.felt
 
     def fixed_and_marginal(self, work: float, rows: float = 1.0) -> tuple[float, float]:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""
@@ -205,24 +208,20 @@ class TargetProfile:
         self,
         latency_ms: float,
         work: float,
-        ahead: float,
-        device_ahead: float,
+        load: Load,
         predicted_ms: float,
         alone: bool,
         rows: float = 1.0,
-        in_flight: float = 0.0,
     ) -> None:
         """Learn from a request that was served.
 
         Args:
             latency_ms: How long it took. One that is not a number, or is negative, is ignored.
             work: Its work.
-            ahead: Work that was in flight at the target when it was chosen.
-            device_ahead: Likewise at other targets of the same device.
+            load: What was in flight when it was chosen.
             predicted_ms: What had been predicted; 0.0 for nothing.
             alone: Whether nothing else was in flight on the device, at its beginning or at its end.
             rows: Its batch size.
-            in_flight: Requests in flight on the device when it was chosen.
         """
         if not 0.0 <= latency_ms <= CEILING_MS:
             return
@@ -232,7 +231,7 @@ class TargetProfile:
         self._histogram.add(latency_ms)
         if predicted_ms > 0.0:
             self._judge(latency_ms, predicted_ms)
-        change = self._model.observe(latency_ms, work, Load(ahead, device_ahead, in_flight), rows, alone=alone)
+        change = self._model.observe(latency_ms, work, load, rows, alone=alone)
         if change:
             self._change(change)
 

@@ -218,7 +218,6 @@ class RoutingEngine:
         known = [*self._departed, *self._all]
         self._all = membership.candidates(targets, known=known, kept=kept)
         self._departed = membership.departed(known, self._all)
-        membership.forget_strangers(self._all)
         everyone = [*self._departed, *self._all]
         self._by_name = {candidate.target.name: candidate for candidate in everyone}
         self._devices = membership.devices_of(everyone)
@@ -236,7 +235,7 @@ class RoutingEngine:
         self._mirrors.share = rules.mirror if policy.learns and rules.learn and has_choice else 0.0
         self._rule_filters = _filters_of(rules, mirrors=self._mirrors.share > 0.0)
         for device in self._devices:
-            device.in_flight, device.work_in_flight = 0, 0.0
+            device.empty()
         for candidate in self._all:
             candidate.weight = rules.weight_of(candidate.target.backend)
             candidate.is_preferred = candidate.target.backend in rules.preferred_backends
@@ -244,8 +243,7 @@ class RoutingEngine:
             candidate.confidence = self._learner.confidence(candidate)
         for candidate in (*self._all, *self._departed):
             if rules.balance:
-                candidate.device.in_flight += candidate.in_flight
-                candidate.device.work_in_flight += candidate.work_in_flight
+                candidate.count_in()
 
     def _policy_for(self, context: RoutingContext, policy: Policy | None) -> Policy:
         if context.optimization_goal is not _NO_WISH:
@@ -338,15 +336,8 @@ class RoutingEngine:
     def _reserve(
         self, context: RoutingContext, work: float, candidate: Candidate, reason: str, policy: str
     ) -> RoutingDecision:
-        device = candidate.device
-        ahead = candidate.work_in_flight
-        company = device.in_flight
-        candidate.in_flight += 1
-        candidate.work_in_flight += work
+        candidate.take(candidate.alone_ms, counted=self._rules.balance)
         candidate.chosen += reason != "mirror"
-        if self._rules.balance:
-            device.in_flight += 1
-            device.work_in_flight += work
         return RoutingDecision(
             candidate.target,
             reason,
@@ -357,9 +348,7 @@ class RoutingEngine:
             1.0,
             context,
             work,
-            ahead,
-            candidate.device_ahead,
-            company,
+            candidate.load,
             (),
             candidate,
             (),
@@ -367,15 +356,9 @@ class RoutingEngine:
 
     def _release(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         candidate = decision.candidate
-        device = candidate.device
         if self._rules.max_backend_utilization:
-            device.settle(now)
-        candidate.in_flight -= 1
-        # Sums of floats keep a residue: nothing in flight is no work in flight.
-        candidate.work_in_flight = candidate.work_in_flight - decision.work if candidate.in_flight else 0.0
-        if self._rules.balance:
-            device.in_flight -= 1
-            device.work_in_flight = device.work_in_flight - decision.work if device.in_flight else 0.0
+            candidate.device.settle(now)
+        candidate.release(decision.alone_ms, counted=self._rules.balance)
         if decision.reason == "mirror":
             self._mirrors.end(outcome.latency_ms)
 
@@ -389,7 +372,7 @@ class RoutingEngine:
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
 
     def _learn_figures(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        alone = not (decision.device_in_flight or decision.candidate.device.in_flight)
+        alone = not (decision.load.in_flight or decision.candidate.device.in_flight)
         self._learner.add(decision, outcome.latency_ms, now, alone=alone)
         if outcome.memory_mb:
             decision.candidate.profile.record_memory(outcome.memory_mb)

@@ -61,17 +61,14 @@ class Learner:
             profile.record_latency(
                 latency_ms,
                 decision.work,
-                decision.ahead,
-                decision.device_ahead,
+                decision.load,
                 decision.expected_latency_ms,
                 alone,
                 decision.context.batch_size,
-                decision.device_in_flight,
             )
             candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)
-            crowding = profile.crowding(decision.work, decision.context.batch_size)
-            candidate.device.feel(candidate.target.name, crowding)
+            candidate.learn_of_load(profile.queueing, profile.felt)
             candidate.measured_at = now
             if profile.drifts != drifts and profile.last_drift and profile.last_drift.direction == "slower":
                 self._slowed(candidate)

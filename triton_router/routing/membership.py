@@ -63,13 +63,5 @@ def devices_of(members: Iterable[Candidate]) -> list[Device]:
     return list({id(candidate.device): candidate.device for candidate in members}.values())
 
 
-def forget_strangers(present: Sequence[Candidate]) -> None:
-    """Let devices feel no more of targets that are not there any more."""
-    for device in devices_of(present):
-        names = {candidate.target.name for candidate in present if candidate.device is device}
-        device.felt = {name: crowding for name, crowding in device.felt.items() if name in names}
-        device.crowding = max(device.felt.values(), default=1.0)
-
-
 def _device_of(target: Target) -> object:
     return target.device or target.backend

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import TYPE_CHECKING, Protocol
 
+from triton_router.profiling.load_law import IDLE, Load
 from triton_router.routing.mirroring import FIRST_DISTANCE
 
 if TYPE_CHECKING:
@@ -31,24 +32,24 @@ class Device:
 
     Attributes:
         in_flight: Requests at all of them.
-        work_in_flight: The sum of their work.
+        ms_in_flight: What they take alone, all together; milliseconds.
+        busy: Targets that have something in flight.
+        felt: What they feel of one more request at none of them, in shares of its own time, all together.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
-        crowding: By what share of the time it takes alone a request delays each other one here, 0 to 1.
-        felt: That share as each target was seen to feel it.
     """
 
     in_flight: int = 0
-    work_in_flight: float = 0.0
+    ms_in_flight: float = 0.0
+    busy: int = 0
+    felt: float = 0.0
     utilization: float = 0.0
     settled_at: float = 0.0
-    crowding: float = 1.0
-    felt: dict[str, float] = field(default_factory=dict[str, float])
 
-    def feel(self, target: str, crowding: float) -> None:
-        """Note by how much company slows one target; what a request does to others is what the most sensitive feels."""
-        self.felt[target] = crowding
-        self.crowding = max(self.felt.values())
+    def empty(self) -> None:
+        """Have nothing in flight: it is counted anew."""
+        self.in_flight = self.busy = 0
+        self.ms_in_flight = self.felt = 0.0
 
     def settle(self, now: float) -> None:
         """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
@@ -67,7 +68,9 @@ class Candidate:
 
     Attributes:
         in_flight: Requests reserved at the target and not yet finished.
-        work_in_flight: The sum of their work.
+        ms_in_flight: What they were expected to take alone, all together; milliseconds.
+        queueing: By what share of its own time a request delays others at the target, 0 to 2.
+        felt: By what share of its own time a request elsewhere on the device delays one here, 0 to 1.
         weight: What its score is multiplied with, in [0, 1], by the rules in force.
         is_preferred: Whether the rules in force prefer its backend.
         needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
@@ -80,8 +83,8 @@ class Candidate:
         chosen, succeeded, failed, refused, cancelled, mirrored: Counts since the routed model was loaded.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
-        device_ahead: Work in flight at the other targets of its device.
-        others_ms: By how much the request would delay those in flight on the device, all together.
+        load: What is in flight at the target and on its device.
+        others_ms: By how much the request would delay others on the device, all together.
         score: Weighted mean of the scorers.
     """
 
@@ -90,7 +93,9 @@ class Candidate:
     health: Health
     device: Device = field(default_factory=Device)
     in_flight: int = 0
-    work_in_flight: float = 0.0
+    ms_in_flight: float = 0.0
+    queueing: float = 1.0
+    felt: float = 1.0
     weight: float = 1.0
     is_preferred: bool = False
     needs_live_try: bool = False
@@ -108,9 +113,46 @@ class Candidate:
     mirrored: int = 0
     expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
-    device_ahead: float = 0.0
+    load: Load = IDLE
     others_ms: float = 0.0
     score: float = 0.0
+
+    def count_in(self) -> None:
+        """Count what is in flight here on the device."""
+        device = self.device
+        device.in_flight += self.in_flight
+        device.ms_in_flight += self.ms_in_flight
+        device.busy += self.in_flight > 0
+        device.felt += self.felt * self.in_flight
+
+    def take(self, alone_ms: float, *, counted: bool) -> None:
+        """Have one more request in flight; ``counted`` says whether on the device as well."""
+        if counted:
+            device = self.device
+            device.in_flight += 1
+            device.ms_in_flight += alone_ms
+            device.busy += not self.in_flight
+            device.felt += self.felt
+        self.in_flight += 1
+        self.ms_in_flight += alone_ms
+
+    def release(self, alone_ms: float, *, counted: bool) -> None:
+        """Have one less. Sums of floats keep a residue: nothing in flight is no time in flight."""
+        self.in_flight -= 1
+        self.ms_in_flight = self.ms_in_flight - alone_ms if self.in_flight else 0.0
+        if counted:
+            device = self.device
+            device.in_flight -= 1
+            device.busy -= not self.in_flight
+            device.ms_in_flight = device.ms_in_flight - alone_ms if device.in_flight else 0.0
+            device.felt = device.felt - self.felt if device.in_flight else 0.0
+
+    def learn_of_load(self, queueing: float, felt: float) -> None:
+        """Note what load was found to cost here."""
+        self.queueing = queueing
+        if self.device.in_flight:
+            self.device.felt += (felt - self.felt) * self.in_flight
+        self.felt = felt
 
 
 class Filter(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triton_router.profiling.load_law import IDLE, Load
 from triton_router.routing.filters import CONSTRAINTS
 from triton_router.routing.types import Rejection
 
@@ -23,13 +24,22 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     shape = (work, rows)
     for candidate in candidates:
         device = candidate.device
-        in_flight = device.in_flight
-        ahead = candidate.work_in_flight if in_flight else 0.0
-        candidate.device_ahead = device_ahead = device.work_in_flight - ahead if in_flight else 0.0
-        expected, alone = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
+        if not device.in_flight:
+            candidate.load = IDLE
+            expected, alone = candidate.profile.predict(shape, IDLE)
+            candidate.others_ms = 0.0
+        else:
+            here = candidate.in_flight
+            ahead = candidate.ms_in_flight
+            targets = device.busy - 1 if here else device.busy
+            elsewhere = device.ms_in_flight - ahead if targets else 0.0
+            load = candidate.load = Load(ahead, here, elsewhere, device.in_flight - here, targets)
+            expected, alone = candidate.profile.predict(shape, load)
+            # Who is ahead at the target does not wait for it, but who comes later does; elsewhere both do.
+            felt_elsewhere = device.felt - candidate.felt * here
+            candidate.others_ms = alone * (candidate.queueing * here + 2.0 * felt_elsewhere)
         candidate.expected_latency_ms = expected
         candidate.alone_ms = alone
-        candidate.others_ms = in_flight * device.crowding * alone
 
 
 def constrained(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from triton_router.profiling.figures import Figure
+    from triton_router.profiling.load_law import Load
     from triton_router.routing.protocols import Candidate
 
 
@@ -163,9 +164,7 @@ class RoutingDecision:
             the engine was not asked to compute it.
         context: What was asked.
         work: Elements of the request's largest input, counted.
-        ahead: Work in flight at the target when it was chosen, this request excluded.
-        device_ahead: Work in flight at the other targets of the same backend.
-        device_in_flight: Requests in flight at all targets of that backend, this one excluded.
+        load: What was in flight at the target and on its device when it was chosen, this request excluded.
         rejections: Every target that was not considered.
         candidate: The chosen target as the engine holds it.
         rated: What was considered: candidate, score, predicted latency.
@@ -180,9 +179,7 @@ class RoutingDecision:
     propensity: float
     context: RoutingContext
     work: float
-    ahead: float
-    device_ahead: float
-    device_in_flight: int
+    load: Load
     rejections: Sequence[Rejection]
     candidate: Candidate = field(repr=False)
     rated: Sequence[tuple[Candidate, float, float]] = field(repr=False)

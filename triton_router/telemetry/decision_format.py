@@ -96,8 +96,8 @@ class Record(_Line):
     reason: str
     target: _Name
     propensity: Annotated[float, Field(ge=0, le=1)]
-    ahead: _Count = 0.0
-    device_ahead: _Count = 0.0
+    ahead_ms: _Count = 0.0
+    device_ahead_ms: _Count = 0.0
     considered: tuple[ScoreEntry, ...] = ()
     rejected: tuple[RejectionEntry, ...] = ()
     verdict: Verdict
@@ -159,8 +159,8 @@ def decision_line(
         "reason": decision.reason,
         "target": decision.target.name,
         "propensity": decision.propensity,
-        "ahead": decision.ahead,
-        "device_ahead": decision.device_ahead,
+        "ahead_ms": _short(decision.load.ahead_ms),
+        "device_ahead_ms": _short(decision.load.elsewhere_ms),
         "considered": [
             {"target": candidate.target.name, "score": _short(score), "expected_ms": _short(expected)}
             for candidate, score, expected in decision.rated
