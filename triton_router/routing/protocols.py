@@ -77,7 +77,9 @@ class Candidate:
         measured_at: When it was last measured, in monotonic seconds.
         look_at: From how many served requests on a mirrored one is due.
         look_distance: How many until the one after that.
-        chosen, succeeded, failed, refused, cancelled, mirrored: Counts since the routed model was loaded.
+        chosen, succeeded, failed, refused, cancelled, mirrored, retried, hedged: Counts since the routed model was
+            loaded.
+        cap: Most requests in flight; infinite where there is no bound.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
         device_ahead: Work in flight at the other targets of its device.
@@ -106,6 +108,9 @@ class Candidate:
     refused: int = 0
     cancelled: int = 0
     mirrored: int = 0
+    retried: int = 0
+    hedged: int = 0
+    cap: float = float("inf")
     expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
     device_ahead: float = 0.0
