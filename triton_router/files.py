@@ -46,7 +46,13 @@ def make_private_directory(path: Path) -> None:
     """
     missing = [place for place in (path, *path.parents) if not place.is_dir()]
     for place in reversed(missing):
-        place.mkdir(mode=DIRECTORY_MODE, exist_ok=True)  # another process may make it at the same time
+        try:
+            place.mkdir(mode=DIRECTORY_MODE)
+        except FileExistsError:
+            if not place.is_dir():  # or else another process has made it at the same time
+                raise
+        else:
+            place.chmod(DIRECTORY_MODE)  # a umask may have taken even the owner's rights
 
 
 def replace_private(path: Path, data: bytes) -> None:
