@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from triton_router.cli.output import print_error, print_json, print_table
-
 from triton_router.errors import ConfigError
 
 if TYPE_CHECKING:
