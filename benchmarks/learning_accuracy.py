@@ -7,13 +7,16 @@ from collections import defaultdict
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
+from triton_router.profiling.load_law import IDLE, Load
 from triton_router.profiling.profile import TargetProfile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.learning_timings import Timing
 
+Shape = tuple[str, int, int]
+"""Variant, batch and length."""
 LEARNED = 50
 """Executions to learn from; all others are held out."""
 
@@ -52,10 +55,11 @@ class Accuracy(NamedTuple):
 def accuracies(family: str, rows: Sequence[Timing], seeds: int) -> list[Accuracy]:
     """Measure every variant of a family, alone and under mixed loads."""
     figures: list[Accuracy] = []
+    alone = _alone(rows)
     for variant in sorted({row.variant for row in rows}):
         own = [row for row in rows if row.variant == variant]
         figures += [
-            _median(family, variant, load, [_once(chosen, seed) for seed in range(seeds)])
+            _median(family, variant, load, [_once(chosen, alone, seed) for seed in range(seeds)])
             for load, chosen in (("alone", [row for row in own if row.callers == 1]), ("mixed", own))
         ]
     return figures
@@ -67,18 +71,17 @@ def _median(family: str, variant: str, load: str, runs: list[Accuracy]) -> Accur
     return figures._replace(coverage=fmean(run.coverage for run in runs))
 
 
-def _once(rows: Sequence[Timing], seed: int) -> Accuracy:
+def _once(rows: Sequence[Timing], alone: Mapping[Shape, float], seed: int) -> Accuracy:
     rng = random.Random(seed)
     shuffled = rng.sample(rows, len(rows))
     learned, held = shuffled[:LEARNED], shuffled[LEARNED:]
     profile = TargetProfile()
     for row in learned:
-        expected = predicted(profile, row)
-        profile.record_latency(
-            row.latency_ms, row.work, row.ahead, row.device_ahead, expected, row.alone, row.batch, row.in_flight
-        )
+        load = _load(row, alone)
+        expected = profile.predict_latency(row.work, row.batch, load)
+        profile.record_latency(row.latency_ms, row.work, expected, alone=row.alone, rows=row.batch, load=load)
     truth = [row.latency_ms for row in held]
-    guess = [predicted(profile, row) for row in held]
+    guess = [profile.predict_latency(row.work, row.batch, _load(row, alone)) for row in held]
     shape = _medians(held, lambda row: (row.batch, row.length))
     load = _medians(held, lambda row: (row.batch, row.length, row.callers))
     within = [y <= profile.latency_quantile(p, 0.9) for y, p in zip(truth, guess, strict=True)]
@@ -97,9 +100,20 @@ def _once(rows: Sequence[Timing], seed: int) -> Accuracy:
     )
 
 
-def predicted(profile: TargetProfile, row: Timing) -> float:
-    """Return what the profile expects of a timed request."""
-    return profile.predict_latency(row.work, row.ahead, row.device_ahead, row.batch, row.in_flight)
+def _alone(rows: Sequence[Timing]) -> dict[Shape, float]:
+    """Return what each variant's shapes took alone: what an engine that has learned counts as being in flight."""
+    taken: dict[Shape, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.callers == 1:
+            taken[row.variant, row.batch, row.length].append(row.latency_ms)
+    return {shape: median(values) for shape, values in taken.items()}
+
+
+def _load(row: Timing, alone: Mapping[Shape, float]) -> Load:
+    here = [alone[shape[0], shape[1], shape[2]] for shape in row.flying if shape[0] == row.variant]
+    elsewhere = [alone[shape[0], shape[1], shape[2]] for shape in row.flying if shape[0] != row.variant]
+    targets = len({shape[0] for shape in row.flying} - {row.variant})
+    return Load(sum(here), len(here), sum(elsewhere), len(elsewhere), targets) if row.flying else IDLE
 
 
 def _medians(rows: Sequence[Timing], key: Callable[[Timing], tuple[int, ...]]) -> list[float]:

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.learning_models import Family
@@ -23,21 +24,16 @@ _WARM = 3
 
 
 class Timing(NamedTuple):
-    """One request as it was timed. ``ahead`` and ``device_ahead`` in elements, as the engine counts them.
-
-    ``in_flight`` is how many requests were on the device when it began.
-    """
+    """One request as it was timed; ``flying`` is what was in flight when it began: variant, batch and length."""
 
     variant: str
     batch: int
     length: int
     work: float
     callers: int
-    ahead: float
-    device_ahead: float
+    flying: Sequence[tuple[str, int, int]]
     alone: bool
     latency_ms: float
-    in_flight: int
 
 
 def timings(scratch: Path, *, fresh: bool) -> dict[str, list[Timing]]:
@@ -77,7 +73,7 @@ class _Bench:
         self._callers = callers
         self._plan = plan
         self._lock = threading.Lock()
-        self._in_flight: dict[int, tuple[str, float]] = {}
+        self._in_flight: dict[int, tuple[str, int, int]] = {}
         self._rows: list[Timing] = []
 
     def run(self) -> list[Timing]:
@@ -97,9 +93,7 @@ class _Bench:
                 variant, batch, length = self._plan.pop()
                 work = float(batch * length * self._family.elements)
                 flying = list(self._in_flight.values())
-                self._in_flight[me] = (variant, work)
-            ahead = sum(w for v, w in flying if v == variant)
-            device_ahead = sum(w for v, w in flying if v != variant)
+                self._in_flight[me] = (variant, batch, length)
             began = time.perf_counter()
             self._family.variants[variant](batch, length)
             latency_ms = (time.perf_counter() - began) * 1000.0
@@ -113,10 +107,8 @@ class _Bench:
                         length,
                         work,
                         self._callers,
-                        ahead,
-                        device_ahead,
+                        flying,
                         alone,
                         latency_ms,
-                        len(flying),
                     )
                 )

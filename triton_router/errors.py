@@ -50,6 +50,27 @@ class UnavailableError(TritonRouterError):
     """It exists and is valid, and cannot be had now; a later call may succeed."""
 
 
+class OverloadedError(UnavailableError):
+    """More is asked than can be answered in time; the client should come back later.
+
+    Args:
+        message: What there is too much of.
+        retry_after_ms: When it is worth another try; stands first in the message, as ``[retry-after-ms=N]``, for
+            programs to read.
+        hint: See `TritonRouterError`.
+    """
+
+    def __init__(self, message: str, *, retry_after_ms: float = 0.0, hint: str = "") -> None:
+        super().__init__(f"[retry-after-ms={max(1, round(retry_after_ms))}] {message}", hint=hint)
+
+
+class AllFullError(UnavailableError):
+    """Every target that could be chosen has as many requests in flight as it may: the request has to wait.
+
+    Never reaches a client: whoever asked the engine asks again when a decision has been finished.
+    """
+
+
 class UnsupportedError(TritonRouterError):
     """This machine, server version or model cannot do what is asked."""
 
@@ -86,6 +107,8 @@ ERROR_TABLE: dict[type[TritonRouterError], ErrorMapping] = {
     RequestError: ErrorMapping("INVALID_ARG", 400, "INVALID_ARGUMENT", 1),
     NotFoundError: ErrorMapping("NOT_FOUND", 404, "NOT_FOUND", 1),
     UnavailableError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
+    OverloadedError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
+    AllFullError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
     UnsupportedError: ErrorMapping("UNSUPPORTED", 501, "UNIMPLEMENTED", 1),
     BuildError: ErrorMapping("INTERNAL", 500, "INTERNAL", 1),
     RequestCancelledError: ErrorMapping("CANCELLED", 400, "CANCELLED", 1),

@@ -59,9 +59,8 @@ def candidates(draw: st.DrawFn, *, rated: bool = False) -> list[Candidate]:
         target = Target(f"t{index}", "m", backend=backend, price_per_hour=draw(st.sampled_from([0.0, 0.5, 3.0])))
         candidate = Candidate(target, profile, Health(), devices[backend])
         candidate.in_flight = draw(st.integers(0, 1000))
-        candidate.work_in_flight = 16.0 * candidate.in_flight
-        candidate.device.in_flight += candidate.in_flight
-        candidate.device.work_in_flight += candidate.work_in_flight
+        candidate.ms_in_flight = 3.0 * candidate.in_flight
+        candidate.count_in()
         candidate.is_preferred = draw(st.booleans())
         candidate.complexity_ms = draw(st.sampled_from([0.0, 1.0, 7.5]))
         for _ in range(draw(st.integers(0, 4))):

@@ -1,10 +1,15 @@
-"""How every command prints: data on stdout, everything else on stderr, readable without colour."""
+"""How every command prints: data on stdout, everything else on stderr, readable without colour.
+
+Names, reasons and paths are whatever others wrote: nothing that is printed here acts on the terminal.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from typing import TYPE_CHECKING
+
+from triton_router.config.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +23,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     Numbers are aligned to the right, everything else to the left. The last column is not padded, so a line
     never ends in blanks.
     """
-    cells = [[str(value) for value in row] for row in rows]
+    cells = [[printable(str(value)) for value in row] for row in rows]
     widths = [max([len(title), *(len(row[i]) for row in cells)]) for i, title in enumerate(headers)]
     numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(headers))]
     for row in [[title.upper() for title in headers], *cells]:
@@ -31,12 +36,12 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 def print_json(value: object) -> None:
     """Print ``value`` as indented JSON on stdout, keys in the order they were put in."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(_without_controls(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def note(message: str) -> None:
     """Print a line of progress or explanation on stderr."""
-    print(message, file=sys.stderr)
+    print("\n".join(printable(line) for line in message.split("\n")), file=sys.stderr)
 
 
 def hint(message: str) -> None:
@@ -49,6 +54,13 @@ def print_error(error: TritonRouterError) -> None:
     note(f"error: {error.message}")
     if error.hint:
         hint(error.hint)
+
+
+def _without_controls(text: str) -> str:
+    """Return JSON with everything that would act on a terminal, or not be seen, as JSON's own escapes."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def _is_number(value: object) -> bool:

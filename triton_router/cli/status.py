@@ -41,7 +41,8 @@ def register(subparsers: Subparsers) -> None:
         summary="live view of routed models: traffic, latency, predictions",
         description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
         "latencies in milliseconds over the same requests. 'power' is measured, or as declared (~), or unknown (-). "
-        "'state' is ok, failing (since its last answer), or resting (left out for a while after failures in a row), "
+        "'state' is ok, failing (since its last answer), resting (left out for a while after failures in a row), or "
+        "removed from router.yaml and finishing what it has in flight, "
         "and the latest change of its speed.",
         examples=_EXAMPLES,
     )
@@ -81,6 +82,9 @@ def rows(status: dict[str, Any]) -> list[tuple[object, ...]]:
 def remarks(status: dict[str, Any]) -> list[str]:
     """Return what else is to be known: what is kept and what is not measured; nothing of older servers."""
     lines: list[str] = []
+    settings = status["settings"]
+    if settings is not None and settings["problem"]:
+        lines.append(f"not followed: {settings['problem']}; the settings of before stay in force")
     state = status["state"]
     if state is not None and state["problem"]:
         lines.append(f"not kept: {state['problem']} ({state['errors']} errors)")
@@ -121,6 +125,8 @@ def _drift(target: dict[str, Any]) -> str:
 
 
 def _state(target: dict[str, Any]) -> str:
+    if target["removed"]:
+        return "removed, finishing"
     if target["resting"]:
         return "resting"
     failures = target["consecutive_failures"]

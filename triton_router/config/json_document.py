@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from triton_router.config.loading import MAX_DEPTH, Document, parse_yaml, read_text
+from triton_router.config.printable import shortened
 from triton_router.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_CHARACTERS = 1 << 18
 """Lines are found by a slow parser; a routing configuration has a few thousand characters."""
+_LONGEST_PROBLEM = 1000
 
 
 def load_json(path: Path) -> Document:
@@ -40,7 +42,7 @@ def parse_json(text: str, *, source: str) -> Document:
     except RecursionError as error:
         raise ConfigError(f"{source}: nested too deeply", hint="correct the JSON") from error
     except ValueError as error:
-        raise ConfigError(f"{source}: {error}", hint="correct the JSON") from error
+        raise ConfigError(f"{source}: {shortened(str(error), _LONGEST_PROBLEM)}", hint="correct the JSON") from error
     if _is_deeper(data, MAX_DEPTH):
         raise ConfigError(f"{source}: nested deeper than {MAX_DEPTH} levels", hint="correct the JSON")
     return Document(source, data, _lines(text))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import yaml
 from pydantic import BaseModel
 
-from triton_router.config.printable import printable
+from triton_router.config.printable import shortened
 from triton_router.errors import ConfigError, NotFoundError
+from triton_router.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_VALUES = 100_000
+"""Values in one document, keys included: 256 targets with everything that can be said of them, and a reader's time."""
+
+_MAX_NUMBER = 64
+"""Characters of a number: longer ones take the square of their length to read."""
+_MOST_COMPLAINTS = 100
+"""Complaints about one document that are compared with one another; further ones are only counted."""
+_LONGEST_KEY = 200
+_LONGEST_PROBLEM = 1000
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: mapping keys and sequence indexes from the root."""
@@ -48,7 +58,8 @@ class Document:
 
     def error(self, path: KeyPath, problem: str, *, hint: str) -> ConfigError:
         """Return an error that names the file, the line and the key."""
-        where = printable(".".join(str(part) for part in path))
+        where = shortened(".".join(str(part) for part in path), _LONGEST_KEY)
+        problem = shortened(problem, _LONGEST_PROBLEM)
         return ConfigError(f"{self.source}:{self.line_of(path)}: {f'{where}: ' if where else ''}{problem}", hint=hint)
 
     def validation_error(
@@ -65,6 +76,8 @@ class Document:
         """
         details = error.errors(include_url=False, include_context=False)
         details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+        uncompared = max(0, len(details) - _MOST_COMPLAINTS)
+        del details[_MOST_COMPLAINTS:]
         meant = {detail["loc"]: _meant(detail, details, settings) for detail in details}
         first = details[0]
         suggestion = meant[first["loc"]]
@@ -74,7 +87,7 @@ class Document:
         }.get(first["type"], first["msg"].removeprefix("Value error, "))
         misread, advice = _misread(first)
         typos = {(*path[:-1], key) for path, key in meant.items() if key}
-        further = sum(not (other["loc"] in typos or _follows(other, details)) for other in details[1:])
+        further = uncompared + sum(not (other["loc"] in typos or _follows(other, details)) for other in details[1:])
         more = f" (and {further} more)" if further else ""
         return self.error(first["loc"], problem + misread + more, hint=advice or hint)
 
@@ -141,8 +154,8 @@ def load_yaml(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Document:
 
     Raises:
         NotFoundError: There is no such file.
-        ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, or uses aliases, merges, tags or
-            duplicate keys.
+        ConfigError: It is too large, not UTF-8, not YAML, nested too deeply, has too many values, or uses aliases,
+            merges, tags or duplicate keys.
     """
     return parse_yaml(read_text(path, max_bytes=max_bytes), source=str(path))
 
@@ -152,15 +165,17 @@ def read_text(path: Path, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
 
     Raises:
         NotFoundError: There is no such file.
-        ConfigError: It is too large, cannot be read, or is not UTF-8.
+        ConfigError: It is too large, not a regular file, cannot be read, or is not UTF-8.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             raw = stream.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path} does not exist", hint="check the path") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="check what it is, and its permissions"
+        ) from error
     if len(raw) > max_bytes:
         raise ConfigError(
             f"{path} has more than {max_bytes} bytes",
@@ -178,9 +193,11 @@ def parse_yaml(text: str, *, source: str) -> Document:
         return _parse(text, source)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{source}:{line}: {error.problem}", hint="correct the YAML at that line") from error
+        problem = shortened(str(error.problem), _LONGEST_PROBLEM)
+        raise ConfigError(f"{source}:{line}: {problem}", hint="correct the YAML at that line") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: {error}", hint="correct the YAML") from error
+        problem = shortened(" ".join(str(error).split()), _LONGEST_PROBLEM)
+        raise ConfigError(f"{source}: {problem}", hint="correct the YAML") from error
 
 
 def _parse(text: str, source: str) -> Document:
@@ -197,22 +214,45 @@ def _parse(text: str, source: str) -> Document:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without aliases (a small file must stay a small value) and with bounded nesting."""
+    """SafeLoader without aliases and tags, with bounded nesting, count of values and length of numbers.
+
+    Without aliases a small file stays a small value. Tags would have values read as what they are not.
+    """
 
     _depth = 0
+    _values = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not accepted", event.start_mark)
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal("aliases (*name) are not accepted", event.start_mark)
+        if isinstance(event, yaml.NodeEvent) and getattr(event, "tag", None) is not None:
+            raise _refusal("tags (!name) are not accepted", event.start_mark)
         self._depth += 1
+        self._values += 1
         if self._depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"nested deeper than {MAX_DEPTH} levels", mark)
+            raise _refusal(f"nested deeper than {MAX_DEPTH} levels", event.start_mark)
+        if self._values > MAX_VALUES:
+            raise _refusal(f"the document has more than {MAX_VALUES} values", event.start_mark)
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+
+def _refusal(problem: str, mark: Any) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
+    if len(node.value) > _MAX_NUMBER:
+        raise _refusal(f"a number has more than {_MAX_NUMBER} characters", node.start_mark)
+    is_whole = node.tag.endswith(":int")
+    return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _StrictLoader.add_constructor(_tag, _number)
 
 
 def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:

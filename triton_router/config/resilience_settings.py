@@ -37,19 +37,20 @@ class HealthConfig(Settings):
 
     Attributes:
         consecutive_failures: Failures in a row that send it out; 0 for never.
-        failure_rate: Share of its recent answers that may fail before it is sent out, unless its peers fail as often;
-            1 for never.
-        slow_factor: Times its usual latency from which a run of answers sends it out, unless its peers are as slow;
-            0 for never.
+        failure_rate: Share of its recent requests that may fail before it is sent out, unless its peers fail at least
+            half as often; 1 for never.
+        slow_factor: Times what was expected of it from which a run of answers sends it out, unless its peers are slow
+            as well; 0 for never.
         first_pause_s: How long it is out the first time; each time it fails again, twice as long.
         longest_pause_s: The longest.
         slow_start_s: How long after its return it takes to carry its full share again; 0 for at once.
-        panic_share: Share of the targets that may be out before being out is ignored.
+        panic_share: Share of the targets that may be out before those that are out get requests again, as many as
+            retries can save. Where all are out, that is ignored anyway.
         check_interval_s: Seconds between two looks at whether the targets are loaded and alive; 0 for none.
     """
 
     consecutive_failures: Annotated[int, Field(ge=0, le=1000)] = 3
-    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    failure_rate: Annotated[float, Field(gt=0, le=1)] = 0.2
     slow_factor: Annotated[float, Field(ge=0, le=1000)] = 5.0
     first_pause_s: _Seconds = 1.0
     longest_pause_s: _Seconds = 30.0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from triton_router.config.router_config import RouterConfig
 from triton_router.experiments.split import Split
+from triton_router.routing.resilience import HealthRules, Resilience
 from triton_router.routing.rules import RoutingRules
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def routing_of(settings: RoutingSettings, model: str) -> tuple[Policy, RoutingRu
         fallback=switches.enable_fallback,
         fallback_latency_ms=switches.fallback_latency_threshold_ms,
         warmup=switches.profile_warmup_iterations,
+        resilience=resilience_of(settings),
     )
     return settings.policy_for(model).made(), rules
 
@@ -37,6 +40,33 @@ def routing_of(settings: RoutingSettings, model: str) -> tuple[Policy, RoutingRu
 def splits_of(settings: RoutingSettings) -> tuple[Split, ...]:
     """Return the experiments that take place, in the order of the settings."""
     return tuple(_split(test) for test in settings.ab_tests) if settings.router_config.enable_ab_testing else ()
+
+
+def resilience_of(settings: RoutingSettings) -> Resilience:
+    """Return what is done on bad days; the defaults where settings have no say in it, as those of a ``ModelRouter``."""
+    if not isinstance(settings, RouterConfig):
+        return Resilience()
+    retry, health, hedge = settings.retry, settings.health, settings.hedge
+    return Resilience(
+        idempotent=retry.idempotent,
+        attempts=retry.attempts,
+        retry_share=retry.budget,
+        retry_burst=retry.burst,
+        overdue_ms=retry.overdue_ms or 0.0,
+        # What has been streamed already cannot be taken back: only one target may answer.
+        hedge_share=0.0 if settings.streaming else hedge.share,
+        hedge_probability=hedge.probability,
+        health=HealthRules(
+            consecutive_failures=health.consecutive_failures,
+            failure_rate=health.failure_rate,
+            slow_factor=health.slow_factor,
+            first_pause_s=health.first_pause_s,
+            longest_pause_s=health.longest_pause_s,
+            slow_start_s=health.slow_start_s,
+            panic_share=health.panic_share,
+        ),
+        caps={target.name: target.max_in_flight for target in settings.targets if target.max_in_flight},
+    )
 
 
 def _split(test: ExperimentSettings) -> Split:

@@ -7,10 +7,10 @@ kind of machine it is measured again.
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from triton_router.files import make_private_directory, open_regular, replace_private
 from triton_router.hardware.machine import machine_name
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ def calibrate(budget_s: float = BUDGET_S) -> Calibration:
 def read_calibration(directory: Path, machine: str) -> Calibration | None:
     """Return what was measured on this kind of machine; None if nothing was, or the file is of no use."""
     try:
-        # Without waiting: in its place may be a pipe.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(directory / CALIBRATION_FILE, flags), "rb") as file:
-            found: object = json.loads(file.read(_MAX_BYTES) or b"")
+        with open_regular(directory / CALIBRATION_FILE, follow_links=False) as file:
+            found: object = json.loads(file.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):  # absent or broken: it is measured again
         return None
     values = cast("dict[str, object]", found) if isinstance(found, dict) else {}
@@ -72,10 +70,8 @@ def keep_calibrated(directory: Path) -> Calibration:
     if kept is not None:
         return kept
     found = calibrate()
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = directory / f".{CALIBRATION_FILE}.tmp"
-    temporary.write_text(json.dumps(found._asdict()) + "\n", encoding="utf-8")
-    temporary.replace(directory / CALIBRATION_FILE)
+    make_private_directory(directory)
+    replace_private(directory / CALIBRATION_FILE, (json.dumps(found._asdict()) + "\n").encode())
     return found
 
 

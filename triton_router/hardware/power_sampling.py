@@ -62,6 +62,16 @@ class PowerSampling:
             return
         self._thread = thread
 
+    def add(self, meters: Mapping[Backend, PowerReader]) -> None:
+        """Read further meters from now on; those of backends that are measured already are not needed."""
+        new = {backend: meter for backend, meter in meters.items() if backend not in self._meters}
+        if not new:
+            return
+        self._misses = {**self._misses, **dict.fromkeys(new, 0)}
+        self._meters = {**self._meters, **new}  # the thread goes through the one before, or through this one
+        if self._thread is None or not self._thread.is_alive():
+            self.start()
+
     def close(self) -> None:
         """Stop."""
         self._closing.set()

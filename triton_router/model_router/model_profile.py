@@ -100,7 +100,7 @@ class ModelProfile:
                 profile.record_failure()
                 return
             rows, work = float(batch_size), work or float(batch_size)
-            profile.record_latency(latency_ms, work, 0.0, 0.0, profile.predict_alone(work, rows), True, rows)
+            profile.record_latency(latency_ms, work, profile.predict_alone(work, rows), alone=True, rows=rows)
             if memory_mb:
                 profile.record_memory(memory_mb)
             if power_w:

@@ -26,7 +26,13 @@ loads that are tiny beside it say little of large ones."""
 _NOVEL = 0.5
 """An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
 from."""
+_FIRST_GUESS: Four = (1.0, 0.0, 0.0, 0.0)
+"""A target serves one request after the other, until it shows otherwise."""
+_UNKNOWN_FELT = 0.5
+"""What is taken for `LoadLaw.felt` until there is evidence: nobody knows whether targets of a device hinder each other."""
 _MOST: Four = (1.25, 1.25, 1.25, 1.25)
+"""No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
+more, because what requests take alone is not known exactly."""
 _MOST_LOAD = 1e15
 
 
@@ -75,7 +81,7 @@ class LoadLaw:
     __slots__ = ("count", "fit")
 
     def __init__(self) -> None:
-        self.fit = NonNegativeFit(most=_MOST)
+        self.fit = NonNegativeFit(_FIRST_GUESS, _MOST)
         self.count = 0
 
     def predict(self, alone_ms: float, load: Load) -> float:
@@ -93,8 +99,11 @@ class LoadLaw:
         known = self.fit.information
         share = _NOVEL * expected_ms * expected_ms
         x0, x1, x2, x3 = _features(alone_ms, load)
-        return share * known[0] < x0 * x0 or share * known[4] < x1 * x1 or share * known[7] < x2 * x2 or (
-            share * known[9] < x3 * x3
+        return (
+            share * known[0] < x0 * x0
+            or share * known[4] < x1 * x1
+            or share * known[7] < x2 * x2
+            or (share * known[9] < x3 * x3)
         )
 
     def observe(self, wait_ms: float, alone_ms: float, load: Load, unit: float) -> None:
@@ -131,7 +140,7 @@ class LoadLaw:
         """By what share of the time it takes alone a request elsewhere on the device delays one here, 0 to 1."""
         known = self.fit.information
         if self.count < FIRST or not (known[7] or known[9]):
-            return 1.0
+            return _UNKNOWN_FELT
         _, _, c2, c3 = self.fit.beta
         return min(1.0, c2 + c3)
 

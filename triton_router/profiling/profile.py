@@ -208,10 +208,11 @@ class TargetProfile:
         self,
         latency_ms: float,
         work: float,
-        load: Load,
         predicted_ms: float,
+        *,
         alone: bool,
         rows: float = 1.0,
+        load: Load = IDLE,
     ) -> None:
         """Learn from a request that was served.
 

@@ -5,15 +5,18 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from triton_router.errors import RequestError
+from triton_router.errors import AllFullError, RequestError
 from triton_router.routing import filters, membership, selection
 from triton_router.routing.explanation import Explanation, explained
+from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
 from triton_router.routing.mirroring import Mirroring
 from triton_router.routing.policies import policy_named
+from triton_router.routing.retrying import Retrying
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
 from triton_router.routing.types import (
@@ -70,6 +73,9 @@ class RoutingEngine:
         self._lock = Lock()
         self._mirrors = Mirroring()
         self._learner = Learner(self._mirrors.suspect)
+        self._watch = HealthWatch(rng)
+        self._retrying = Retrying(rules.resilience)
+        self._asked = 0
         self._apply(policy, rules)
 
     def reconfigure(
@@ -115,9 +121,84 @@ class RoutingEngine:
 
         Raises:
             RequestError: No target meets the request's constraints; nothing is reserved.
+            AllFullError: Every target that could be chosen has as many requests in flight as it may; nothing is
+                reserved. Worth asking again when a decision has been finished.
         """
         with self._lock:
-            return self._decide(self._rules.applied_to(context) if self._rules.max_latency_ms else context, now, policy)
+            rules = self._rules
+            decision = self._decide(rules.applied_to(context) if rules.max_latency_ms else context, now, policy)
+            self._asked += 1
+            return decision
+
+    def again(self, earlier: Sequence[RoutingDecision], now: float, *, hedge: bool = False) -> RoutingDecision | None:
+        """Choose another target for a request that has been decided before, and reserve its slot there.
+
+        Args:
+            earlier: What was decided for the request so far, at least once; none of these targets is chosen again.
+            now: Monotonic seconds.
+            hedge: Whether the attempts so far may still succeed.
+
+        Returns:
+            The decision, to be finished like any other; None if the request must not be tried again, if no target is
+            left that is loaded and takes another request, or if the retry budget is spent: nothing is reserved.
+        """
+        with self._lock:
+            retrying = self._retrying
+            obstacle = retrying.obstacle(earlier, hedge=hedge)
+            if obstacle:
+                retrying.refuse(obstacle)
+                return None
+            others = self._left_for(earlier, now)
+            if not others:
+                retrying.refuse("no_target")
+                return None
+            grants = retrying.budget.take_for_hedge if hedge else retrying.budget.take
+            if not grants(self._asked, now):
+                retrying.refuse("hedge_share" if hedge else "budget")
+                return None
+            return self._decide_again(earlier[0], others, now, "hedge" if hedge else "retry")
+
+    def give_up(self, decision: RoutingDecision, now: float) -> None:
+        """Count an attempt that is overdue as its target's failure. It still has to be finished: its slot stays."""
+        with self._lock:
+            if decision.is_given_up:
+                return
+            decision.is_given_up = True
+            candidate = decision.candidate
+            candidate.failed += decision.reason != "mirror"
+            candidate.profile.record_failure()
+            self._watch.failed(decision, now)
+
+    def mark(self, target: str, problem: str, now: float, valid_s: float) -> None:
+        """Note what an active check has found.
+
+        Args:
+            target: Name of the target; one that is not known is passed over.
+            problem: What keeps it from serving, in words; "" if it is well. It is left out until a check finds it well.
+            now: Monotonic seconds.
+            valid_s: Seconds after which the problem is forgotten, if no newer check confirms it.
+        """
+        with self._lock:
+            if target in self._by_name:
+                self._watch.mark(self._by_name[target], problem, now, valid_s)
+
+    def overdue_ms(self, decision: RoutingDecision) -> float:
+        """Return after how long an attempt should be given up, in milliseconds from its decision."""
+        with self._lock:
+            return self._retrying.overdue_ms(decision.candidate.profile, decision.expected_latency_ms)
+
+    def hedge_after_ms(self, decision: RoutingDecision) -> float:
+        """Return after how long a request should be hedged, in milliseconds from its decision; 0 for never."""
+        if not self._retrying.rules.hedges or decision.context.pinned or len(self._open) == 1:
+            return 0.0
+        with self._lock:
+            return self._retrying.hedge_after_ms(decision.candidate.profile, decision.expected_latency_ms)
+
+    def retry_counts(self, now: float) -> dict[str, float]:
+        """Return the retries at hand (``left``), and the attempts that were not granted, by why."""
+        with self._lock:
+            left = self._retrying.budget.left(self._asked, now)
+            return {"left": left, **self._retrying.refused}
 
     def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
@@ -126,23 +207,31 @@ class RoutingEngine:
             candidate = decision.candidate
             # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
             asked = decision.reason != "mirror"
+            if decision.is_given_up:
+                # It was counted then. But how long an answer takes in the end should be known.
+                if outcome.verdict is Verdict.SUCCESS:
+                    self._learn(decision, outcome, now)
+                return
             match outcome.verdict:
                 case Verdict.SUCCESS:
                     candidate.succeeded += asked
-                    candidate.health.succeeded()
+                    self._watch.answered(decision, outcome.latency_ms, now)
                     self._learn(decision, outcome, now)
                 case Verdict.TARGET_ERROR:
                     candidate.failed += asked
                     candidate.profile.record_failure()
-                    candidate.health.failed(now)
+                    self._watch.failed(decision, now)
                 case Verdict.CLIENT_ERROR:
                     candidate.refused += asked
                     # A target that has never answered and refuses everything is not what its configuration says.
-                    if not candidate.is_proven:
-                        candidate.health.failed(now)
+                    if candidate.is_proven:
+                        self._watch.passed_over(decision)
+                    else:
+                        self._watch.failed(decision, now)
                 case Verdict.CANCELLED:
                     candidate.cancelled += asked
                     candidate.needs_live_try |= not asked
+                    self._watch.passed_over(decision)
 
     def mirror(self, decision: RoutingDecision) -> RoutingDecision | None:
         """Choose a target for a copy of a decided request, to learn from, if the budget allows; usually None.
@@ -165,14 +254,14 @@ class RoutingEngine:
                 return None
             candidate.mirrored += 1
             selection.predict((candidate,), decision.work, context.batch_size)
-            return self._reserve(context, decision.work, candidate, "mirror", decision.policy)
+            return self._reserve((context, decision.work), candidate, "mirror", decision.chooser, 0.0)
 
     def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
         """Return what `decide` would do and why; nothing is reserved, counted or learned."""
         with self._lock:
             context = self._rules.applied_to(context)
             policy = self._policy_for(context, policy)
-            kept, rejections, reason = self._considered(context, context.counted_work(), now, policy)
+            kept, rejections, reason = self._considered(context, context.counted_work(), now, policy, self._open)
             chances: list[float] = []
             if kept:
                 selection.rate(context, kept, policy)
@@ -184,6 +273,9 @@ class RoutingEngine:
         """Return every target as it stands; last those that have been removed since the model was loaded."""
         with self._lock:
             self._learner.learn(now)
+            self._watch.settle(now)
+            # So that the budget knows of the latest traffic when it is asked.
+            self._retrying.budget.left(self._asked, now)
             names = {candidate.target.name for candidate in self._all}
             gone = {c.target.name: c for c in self._departed if c.target.name not in names}
             return [
@@ -230,14 +322,19 @@ class RoutingEngine:
         self._open = [candidate for candidate in self._all if candidate.target.name not in reasons]
         self._policy = policy
         self._rules = rules
+        self._retrying.go_by(rules.resilience)
+        self._watch.admit(self._open, rules.resilience.health)
+        self._is_capped = bool(rules.resilience.caps)
         self._learner.warmup = rules.warmup
         has_choice = len(self._open) > 1
-        self._mirrors.share = rules.mirror if policy.learns and rules.learn and has_choice else 0.0
+        mirrors = policy.learns and rules.learn and has_choice and rules.resilience.idempotent
+        self._mirrors.share = rules.mirror if mirrors else 0.0
         self._rule_filters = _filters_of(rules, mirrors=self._mirrors.share > 0.0)
         for device in self._devices:
             device.empty()
         for candidate in self._all:
             candidate.weight = rules.weight_of(candidate.target.backend)
+            candidate.cap = rules.resilience.caps.get(candidate.target.name, inf)
             candidate.is_preferred = candidate.target.backend in rules.preferred_backends
             candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
@@ -266,13 +363,17 @@ class RoutingEngine:
     def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
         work = context.work or context.counted_work()
         if context.pinned:
-            return self._without_choice(context, work, self._holder_of(context.pinned), "sequence")
+            # Whatever its cap: what comes next in a sequence cannot wait for other requests, nor go elsewhere.
+            return self._without_choice((context, work), self._holder_of(context.pinned), "sequence", now)
         if len(self._open) == 1 and not context.is_constrained:
-            return self._without_choice(context, work, self._open[0], "only")
+            only = self._open[0]
+            if full := filters.full(context, (only,), now):
+                raise _full([Rejection(candidate.target, reason) for candidate, reason in full])
+            return self._without_choice((context, work), only, "only", now)
         policy = self._policy_for(context, policy)
-        kept, rejections, reason = self._considered(context, work, now, policy)
+        kept, rejections, reason = self._considered(context, work, now, policy, self._open)
         if not kept:
-            raise _refusal([*self._barred, *rejections])
+            raise (_full if reason == "full" else _refusal)([*self._barred, *rejections])
         selection.rate(context, kept, policy)
         index = policy.picker.pick(kept, self._rng)
         explore = self._explores(context, policy, reason)
@@ -282,7 +383,7 @@ class RoutingEngine:
                 index, reason = other, "explore"
         # Before the slot is taken: the choice was made in the state without it.
         propensity = selection.probabilities(context, kept, policy, explore)[index] if self._log_propensities else 0.0
-        decision = self._reserve(context, work, kept[index], reason, policy.name)
+        decision = self._reserve((context, work), kept[index], reason, policy, now)
         decision.propensity = propensity
         if self._rules.fallback:
             decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
@@ -293,26 +394,47 @@ class RoutingEngine:
             decision.rejections = [*self._barred, *rejections]
         return decision
 
+    def _left_for(self, earlier: Sequence[RoutingDecision], now: float) -> list[Candidate]:
+        """Return who could take a request over: not tried for it yet, able to serve, and not full."""
+        tried = {id(decision.candidate) for decision in earlier}
+        left = [c for c in self._open if id(c) not in tried and c.in_flight < c.cap and not c.health.is_marked(now)]
+        return selection.constrained(earlier[0].context, left, now)[0] if left else left
+
+    def _decide_again(
+        self, first: RoutingDecision, others: list[Candidate], now: float, reason: str
+    ) -> RoutingDecision:
+        context, work = first.context, first.work
+        policy = first.chooser or self._policy_for(context, None)
+        kept, rejections, _ = self._considered(context, work, now, policy, others)
+        selection.rate(context, kept, policy)
+        chosen = kept[policy.picker.pick(kept, self._rng)]
+        chosen.retried += reason == "retry"
+        chosen.hedged += reason == "hedge"
+        decision = self._reserve((context, work), chosen, reason, policy, now)
+        # Of the targets that the policy would have chosen among, some were taken away from it: it has no propensity.
+        decision.propensity = 0.0
+        decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
+        decision.rejections = rejections
+        return decision
+
     def _considered(
-        self, context: RoutingContext, work: float, now: float, policy: Policy
+        self, context: RoutingContext, work: float, now: float, policy: Policy, able: list[Candidate]
     ) -> tuple[list[Candidate], list[Rejection], str]:
-        """Return who is left to choose from, who is not, and the reason if it is an unusual one."""
-        selection.predict(self._open, work, context.batch_size)
+        """Return who of the ``able`` is left to choose from, who is not, and the reason if it is an unusual one."""
+        selection.predict(able, work, context.batch_size)
         if self._rules.max_backend_utilization:
             for device in self._devices:
                 device.settle(now)
-        able: list[Candidate] = self._open
         rejections: list[Rejection] = []
         if context.is_constrained:
             able, rejections = selection.constrained(context, able, now)
             if not able:
                 return able, rejections, "refused"
         kept, reason = able, "policy"
-        resting = filters.resting(context, able, now)
-        if resting:
-            kept = selection.without(resting, able, rejections)
+        if not self._watch.all_well or self._is_capped:
+            kept, reason = self._in_a_state_to_serve(context, able, now, rejections)
             if not kept:
-                kept, reason = able, "panic"
+                return kept, rejections, reason
         if self._rule_filters:
             kept = selection.filtered(context, kept, now, self._rule_filters, rejections)
         if self._rules.learn and policy.filters:  # otherwise every target of unknown speed would stay so
@@ -323,22 +445,35 @@ class RoutingEngine:
         is_late = len(kept) == 1 and not policy.late.meets(kept[0], context.max_latency_ms)
         return kept, rejections, "late" if is_late and reason == "policy" else reason
 
+    def _in_a_state_to_serve(
+        self, context: RoutingContext, able: list[Candidate], now: float, rejections: list[Rejection]
+    ) -> tuple[list[Candidate], str]:
+        """Return who is well enough and has room, and the decision's reason so far; the others are rejected."""
+        kept, resting, in_panic = self._watch.sort(able, now, lambda: self._retrying.risk(self._asked, now))
+        rejections.extend(Rejection(candidate.target, why) for candidate, why in resting)
+        if self._is_capped:
+            kept = selection.without(filters.full(context, kept, now), kept, rejections)
+        return kept, "full" if not kept else "panic" if in_panic else "policy"
+
     def _without_choice(
-        self, context: RoutingContext, work: float, candidate: Candidate, reason: str
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, now: float
     ) -> RoutingDecision:
+        context, work = asked
         selection.predict((candidate,), work, context.batch_size)
         candidate.score = 1.0
-        decision = self._reserve(context, work, candidate, reason, "")
+        decision = self._reserve(asked, candidate, reason, None, now)
         decision.rated = [(candidate, 1.0, candidate.expected_latency_ms)]
         decision.rejections = self._barred
         return decision
 
     def _reserve(
-        self, context: RoutingContext, work: float, candidate: Candidate, reason: str, policy: str
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, policy: Policy | None, now: float
     ) -> RoutingDecision:
+        """Reserve a slot for what is asked: a context and its work."""
+        context, work = asked
         candidate.take(candidate.alone_ms, counted=self._rules.balance)
         candidate.chosen += reason != "mirror"
-        return RoutingDecision(
+        decision = RoutingDecision(
             candidate.target,
             reason,
             policy,
@@ -353,6 +488,9 @@ class RoutingEngine:
             candidate,
             (),
         )
+        if not candidate.health.is_well:
+            self._watch.reserved(decision, now)
+        return decision
 
     def _release(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         candidate = decision.candidate
@@ -393,6 +531,11 @@ def _filters_of(rules: RoutingRules, *, mirrors: bool) -> tuple[Filter, ...]:
     if rules.preferred_backends:
         found.append(filters.not_preferred)
     return tuple(found)
+
+
+def _full(rejections: Sequence[Rejection]) -> AllFullError:
+    reasons = "; ".join(f"{rejection.target.name}: {rejection.reason}" for rejection in rejections)
+    return AllFullError(f"no target takes another request now ({reasons})", hint="wait until one is answered")
 
 
 def _refusal(rejections: Sequence[Rejection]) -> RequestError:

@@ -54,17 +54,9 @@ CONSTRAINTS: tuple[Filter, ...] = (disallowed, over_memory, over_power, below_th
 """What a request may demand. Where no target meets it, the request is refused."""
 
 
-def resting(_context: RoutingContext, candidates: Sequence[Candidate], now: float) -> Rejected:
-    """Reject targets that failed several times in a row, until after the pause one request found them well."""
-    rejected: list[tuple[Candidate, str]] = []
-    for candidate in candidates:
-        health = candidate.health
-        if health.consecutive_failures:
-            if health.is_out(now):
-                rejected.append((candidate, "resting after consecutive failures"))
-            elif candidate.in_flight and health.is_on_probation:
-                rejected.append((candidate, "on probation, and being tried"))
-    return rejected
+def full(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    """Reject targets that have as many requests in flight as they may. Gives way to nothing: a request can wait."""
+    return [(c, f"has the {c.cap:g} requests in flight that it may have") for c in candidates if c.in_flight >= c.cap]
 
 
 def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:

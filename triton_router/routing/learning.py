@@ -61,10 +61,10 @@ class Learner:
             profile.record_latency(
                 latency_ms,
                 decision.work,
-                decision.load,
                 decision.expected_latency_ms,
-                alone,
-                decision.context.batch_size,
+                alone=alone,
+                rows=decision.context.batch_size,
+                load=decision.load,
             )
             candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)

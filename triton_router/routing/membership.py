@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_DEPARTED = 64
 """Targets that were removed and are still known, for what is in flight and for sequences that stay with them."""
-_COUNTS = ("chosen", "succeeded", "failed", "refused", "cancelled", "mirrored")
+_COUNTS = ("chosen", "succeeded", "failed", "refused", "cancelled", "mirrored", "retried", "hedged")
 
 
 def candidates(

@@ -135,5 +135,6 @@ class Mirroring:
 
 
 def _can_be_looked_at(candidate: Candidate) -> bool:
-    is_well = not candidate.health.consecutive_failures and not candidate.needs_live_try
+    health = candidate.health
+    is_well = health.is_well and not health.consecutive_failures and not candidate.needs_live_try
     return is_well and not candidate.in_flight and candidate.device.in_flight <= _COMPANY

@@ -80,7 +80,9 @@ class Candidate:
         measured_at: When it was last measured, in monotonic seconds.
         look_at: From how many served requests on a mirrored one is due.
         look_distance: How many until the one after that.
-        chosen, succeeded, failed, refused, cancelled, mirrored: Counts since the routed model was loaded.
+        chosen, succeeded, failed, refused, cancelled, mirrored, retried, hedged: Counts since the routed model was
+            loaded.
+        cap: Most requests in flight; infinite where there is no bound.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
         load: What is in flight at the target and on its device.
@@ -95,7 +97,7 @@ class Candidate:
     in_flight: int = 0
     ms_in_flight: float = 0.0
     queueing: float = 1.0
-    felt: float = 1.0
+    felt: float = 0.5
     weight: float = 1.0
     is_preferred: bool = False
     needs_live_try: bool = False
@@ -111,6 +113,9 @@ class Candidate:
     refused: int = 0
     cancelled: int = 0
     mirrored: int = 0
+    retried: int = 0
+    hedged: int = 0
+    cap: float = float("inf")
     expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
     load: Load = IDLE

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from triton_router.routing.resilience import Resilience
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,6 +39,7 @@ class RoutingRules:
         fallback: Whether decisions name the targets to go to when the chosen one fails.
         fallback_latency_ms: A target predicted to take longer is not chosen while another one is not.
         warmup: Answers that a target must have given before its predictions are trusted at all.
+        resilience: What is done on bad days.
     """
 
     backend_weights: Mapping[Backend, float] = field(default_factory=dict["Backend", float])
@@ -52,6 +55,7 @@ class RoutingRules:
     fallback: bool = True
     fallback_latency_ms: float = 0.0
     warmup: int = 0
+    resilience: Resilience = field(default_factory=Resilience)
 
     def weight_of(self, backend: Backend) -> float:
         """Return what the backend's scores are multiplied with, in (0, 1]."""

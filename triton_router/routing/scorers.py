@@ -27,12 +27,13 @@ CAUTION = 0.1
 def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
 
-        cost = (expected + others) * (1 + CAUTION * (1 - confidence)),    others = in_flight * crowding * alone
+        cost = (expected + others) * (1 + CAUTION * (1 - confidence))
+        others = alone * (queueing * here + 2 * sum of felt * in flight over the other targets of the device)
 
-    A request delays each of those in flight on its device by what it needs itself, or by a part of that where the
-    device serves several at once: the crowding that was learned. Were each to look after itself only, a loaded CPU
-    would be shared out to its slower variants until all were equally slow (Pigou, *The Economics of Welfare*, 1920: the
-    marginal social cost).
+    A request that queues at its target delays nobody who is there, but everybody who comes later: about as many, if
+    load goes on. At other targets of the device it delays those in flight as well, each by the share of its time that
+    they were seen to feel. Were each request to look after itself only, a loaded CPU would be shared out to its slower
+    variants until all were equally slow (Pigou, *The Economics of Welfare*, 1920: the marginal social cost).
     """
     doubt = 1.0 + CAUTION
     return _shares([(c.expected_latency_ms + c.others_ms) * (doubt - CAUTION * c.confidence) for c in candidates])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from triton_router.profiling.figures import Figure
     from triton_router.profiling.load_law import Load
+    from triton_router.routing.policies import Policy
     from triton_router.routing.protocols import Candidate
 
 
@@ -149,14 +150,15 @@ _JUDGED = frozenset({"policy", "explore"})
 class RoutingDecision:
     """The answer of the engine for one request; its slot at the target is reserved until it is finished.
 
-    Not frozen, because a frozen dataclass takes 3 us to make; nothing changes it all the same.
+    Not frozen, because a frozen dataclass takes 3 us to make; nothing but the engine changes it all the same.
 
     Attributes:
         target: The chosen target.
         reason: Why, in a word: ``policy``, ``explore``, ``mirror`` (a copy, to learn from), ``sequence``, ``only``
-            (nothing to choose), ``late`` (none is expected to meet the request's latency bound: the fastest) or
-            ``panic`` (no target is in a state to be chosen, so all were considered).
-        policy: Name of the policy that chose.
+            (nothing to choose), ``late`` (none is expected to meet the request's latency bound: the fastest),
+            ``panic`` (most targets are out, so some of those were considered all the same), ``retry`` (an attempt
+            elsewhere failed) or ``hedge`` (one elsewhere takes long).
+        chooser: The policy that chose; None where there was nothing to choose.
         expected_latency_ms: Predicted time from decision to answer; 0 when nothing is known yet.
         alone_ms: Predicted time if nothing else were in flight; 0 when nothing is known yet.
         confidence_score: 0 (no evidence) to 1.
@@ -168,11 +170,13 @@ class RoutingDecision:
         rejections: Every target that was not considered.
         candidate: The chosen target as the engine holds it.
         rated: What was considered: candidate, score, predicted latency.
+        is_trial: Whether it finds out how a target is that was out.
+        is_given_up: Whether it counted as a failure already, being overdue.
     """
 
     target: Target
     reason: str
-    policy: str
+    chooser: Policy | None
     expected_latency_ms: float
     alone_ms: float
     confidence_score: float
@@ -183,6 +187,13 @@ class RoutingDecision:
     rejections: Sequence[Rejection]
     candidate: Candidate = field(repr=False)
     rated: Sequence[tuple[Candidate, float, float]] = field(repr=False)
+    is_trial: bool = False
+    is_given_up: bool = False
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy that chose, or ""."""
+        return self.chooser.name if self.chooser is not None else ""
 
     @property
     def considered(self) -> list[Score]:

@@ -6,12 +6,12 @@ refused, never dropped: a request must not silently mean something else behind a
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
 from triton_router.serving.overrides import overrides
+from triton_router.serving.parameters import parameters_in, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,12 +151,12 @@ class Forwarder:
 
 def _forwardable(text: str) -> dict[str, bool | int | str]:
     """Return the parameters, if BLS can carry every one of them: it takes booleans, integers and strings."""
-    parameters = cast("dict[str, object]", json.loads(text))
+    parameters = parameters_in(text)
     for key, value in parameters.items():
         if not isinstance(value, bool | int | str):
             raise RequestError(
-                f"request parameter {key!r} is a {type(value).__name__}; Triton forwards only booleans, integers "
-                f"and strings from a routed model to its targets",
-                hint=f"send {key!r} as a string, or call the target model directly",
+                f"request parameter {shown(key)!r} is a {type(value).__name__}; Triton forwards only booleans, "
+                f"integers and strings from a routed model to its targets",
+                hint=f"send {shown(key)!r} as a string, or call the target model directly",
             )
     return cast("dict[str, bool | int | str]", parameters)

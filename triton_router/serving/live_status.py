@@ -19,10 +19,11 @@ def live_status(
     Args:
         model: The routed model.
         policy: The one in force.
-        targets: As they stand.
+        targets: As they stand; one that has been removed is shown while it has something in flight.
         parts: What other parts of the process say of themselves, such as ``state``.
     """
-    return {"model": model, "policy": policy, "targets": [_target(target) for target in targets], **parts}
+    shown = [_target(target) for target in targets if target.in_flight or not target.removed]
+    return {"model": model, "policy": policy, "targets": shown, **parts}
 
 
 def _target(target: TargetSnapshot) -> dict[str, Any]:

@@ -14,13 +14,12 @@ header. Both go on to the target as any other does.
 
 from __future__ import annotations
 
-import json
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from triton_router.config.printable import printable
 from triton_router.errors import RequestError
 from triton_router.routing.types import Backend, OptimizationGoal, backend_named
+from triton_router.serving.parameters import parameters_in, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,7 +59,7 @@ def overrides(text: str) -> Overrides | None:
     # Parsing costs more than all the rest; requests that say nothing to the router do not pay for it.
     if len(text) <= _EMPTY or "router" not in text.lower():
         return None
-    wish = overrides_of(_parameters(text))
+    wish = overrides_of(parameters_in(text))
     return None if wish == _NOTHING else wish
 
 
@@ -72,16 +71,6 @@ def overrides_of(parameters: Mapping[str, object]) -> Overrides:
         if name in _READ and (name not in found or key.startswith(_PREFIX)):
             found[name] = _READ[name](f"request parameter {key!r}", value)
     return Overrides(**found)
-
-
-def _parameters(text: str) -> Mapping[str, object]:
-    try:
-        parameters: object = json.loads(text)
-    except ValueError as error:
-        raise RequestError(
-            f"the request's parameters cannot be read: {error}", hint="parameters must be valid UTF-8"
-        ) from error
-    return cast("Mapping[str, object]", parameters) if isinstance(parameters, dict) else {}
 
 
 def _name(key: str) -> str:
@@ -144,10 +133,7 @@ def _text(key: str, value: object) -> str:
 
 
 def _refusal(key: str, value: object, wanted: str) -> RequestError:
-    text = str(value)
-    shown = printable(text[:_MAX_TEXT])
-    shown = shown if len(text) <= _MAX_TEXT else f"{shown}..."
-    return RequestError(f"{key} cannot be {shown!r}", hint=f"pass {wanted}")
+    return RequestError(f"{key} cannot be {shown(value)!r}", hint=f"pass {wanted}")
 
 
 _READ: Mapping[str, Callable[[str, object], object]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
 from triton_router.serving.explanation_json import as_json
-from triton_router.serving.target_errors import code_of
+from triton_router.serving.target_errors import code_of, own_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ class Relay:
         return Verdict.SUCCESS, response
 
     def _relayed_error(self, error: StubError) -> tuple[Verdict, Response]:
-        message = error.message()
+        message = own_words(error.message())
         code = self._names.get(error.code(), "INTERNAL")
         if code == "INTERNAL":
             code = code_of(message)

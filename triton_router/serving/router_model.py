@@ -26,7 +26,9 @@ from triton_router.hardware.power import readers
 from triton_router.hardware.power_sampling import PowerSampling
 from triton_router.serving.assembly import dispatcher, observed
 from triton_router.serving.contradictions import refuse_contradiction
+from triton_router.serving.following import Followers, Following, RoutedModel
 from triton_router.serving.live_status import live_status
+from triton_router.serving.reloading import Reloading
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.target_priors import target_priors
 from triton_router.telemetry.decision_log import configured_log
@@ -36,7 +38,7 @@ from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from triton_router.hardware.calibration import Calibration
     from triton_router.serving.stub import Request, Response, StubModule
@@ -58,13 +60,15 @@ class TritonPythonModel:
         stub = cast("StubModule", import_module("triton_python_backend_utils"))
         model_config = cast("dict[str, Any]", json.loads(args["model_config"]))
         directory = Path(args["model_repository"])
+        name = args["model_name"]
+        self._reloading = Reloading(directory / ROUTER_FILE, _warner(stub, name))
         config = load_router_config(directory / ROUTER_FILE)
         refuse_cycle(router_cycle(directory.parent, directory.name))
         refuse_contradiction(config, model_config)
-        name = args["model_name"]
         self._keeper = _keeper(stub, name, config)
         learned = self._keeper.inherited() if self._keeper else {}
-        priors = target_priors(directory, config.targets, _calibration())
+        model = RoutedModel(name, directory, model_config, _calibration())
+        priors = target_priors(directory, config.targets, model.calibration)
         engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
         self._log = configured_log(config, name, stub.Logger.log_warn)
         self._dispatcher = dispatcher(stub, engine, observed(engine, self._log), config, model_config)
@@ -84,10 +88,14 @@ class TritonPythonModel:
             publishes=config.router_config.enable_metrics,
         )
         self._status = StatusSocket(
-            lambda: live_status(name, config.policy_for(name).name, engine.snapshot(time.monotonic()), self._parts())
+            lambda: live_status(
+                name, self._following.config.policy_for(name).name, engine.snapshot(time.monotonic()), self._parts()
+            )
         )
         backends = frozenset(settings.backend for settings in config.targets)
         self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
+        followers = Followers(engine, self._dispatcher, self._metrics, self._power, self._keeper)
+        self._following = Following(model, config, followers, stub.Logger.log_info)
         self._power.start()
         if self._keeper:
             self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
@@ -95,6 +103,7 @@ class TritonPythonModel:
             self._log.start()
         self._metrics.start()
         self._status.start()
+        self._reloading.start(self._following.follow)
         # What was made until here stays: no later collection needs to walk it while a request waits.
         gc.collect()
         gc.freeze()
@@ -114,9 +123,10 @@ class TritonPythonModel:
             closing.callback(self._power.close)
             closing.callback(self._status.close)
             closing.callback(self._dispatcher.close)
+            closing.callback(self._reloading.close)  # first: what is closed follows nothing
 
     def _counts(self) -> dict[str, float]:
-        counts: dict[str, float] = {}
+        counts = self._reloading.counts()
         if self._keeper:
             counts["triton_router_snapshot_errors_total"] = self._keeper.errors
         if self._log:
@@ -124,7 +134,16 @@ class TritonPythonModel:
         return counts
 
     def _parts(self) -> dict[str, object]:
-        return {"state": self._keeper.status() if self._keeper else None, "power": self._power.status()}
+        return {
+            "state": self._keeper.status() if self._keeper else None,
+            "power": self._power.status(),
+            "settings": self._reloading.status(),
+        }
+
+
+def _warner(stub: StubModule, name: str) -> Callable[[str], None]:
+    """Return what writes a line about the routed model to the server's log."""
+    return lambda message: stub.Logger.log_warn(f"routed model {name!r}: {message}")
 
 
 def _state_place() -> Path | None:

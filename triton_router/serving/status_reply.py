@@ -70,6 +70,7 @@ class TargetStatus(_Part):
     last_drift: DriftStatus | None = None
     power_w: FigureStatus = FigureStatus()
     memory_mb: FigureStatus = FigureStatus()
+    removed: bool = False
 
 
 class StateStatus(_Part):
@@ -89,6 +90,23 @@ class StateStatus(_Part):
     problem: str
 
 
+class SettingsStatus(_Part):
+    """What has become of edits of ``router.yaml``.
+
+    Attributes:
+        followed_at: Since when the settings in force are, in seconds since 1970.
+        followed: Edits that were taken while it served.
+        refused: Edits that were not.
+        problem: Why the file as it is now is not followed; "" if it is.
+    """
+
+    file: str
+    followed_at: float
+    followed: int
+    refused: int
+    problem: str
+
+
 class ModelStatus(_Part):
     """One routed model."""
 
@@ -97,3 +115,4 @@ class ModelStatus(_Part):
     targets: list[TargetStatus]
     state: StateStatus | None = None
     power: dict[str, str] = {}
+    settings: SettingsStatus | None = None

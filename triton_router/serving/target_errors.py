@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import re
 
+_PREFIX = re.compile(r"Model [^\n]{1,255}? - Error when running inference: ")
+"""What BLS puts before an error that comes at once: that of a request the server did not give to the model."""
+
 _REQUEST = r"(?:in ensemble '[^']*', )?(?:\[request id: [^\]]*\] )?"
 _SENTENCES: tuple[tuple[str, str], ...] = (
     ("UNAVAILABLE", rf"{_REQUEST}Exceeds maximum queue size"),
@@ -44,20 +47,27 @@ _OF_THE_TARGET = re.compile(
 _BATCH_LIMIT = re.compile(rf"{_REQUEST}inference request batch-size must be <= (\d{{1,9}}) for .*", re.DOTALL)
 
 
+def own_words(message: str) -> str:
+    """Return a target's error as who calls the target directly reads it."""
+    prefix = _PREFIX.match(message)
+    return message[prefix.end() :] if prefix else message
+
+
 def batch_limit(message: str) -> int | None:
     """Return the most rows that the target takes in a call, where its error says so; else None."""
-    found = _BATCH_LIMIT.fullmatch(message)
+    found = _BATCH_LIMIT.fullmatch(own_words(message))
     return int(found[1]) if found else None
 
 
 def is_of_the_target(message: str) -> bool:
     """Whether an error says that the target answers nobody now, whatever it is asked."""
-    return _OF_THE_TARGET.fullmatch(message) is not None
+    return _OF_THE_TARGET.fullmatch(own_words(message)) is not None
 
 
 def code_of(message: str) -> str:
     """Return the name of the Triton error code that a message belongs to; ``INTERNAL`` if it gives no sign."""
+    words = own_words(message)
     for code, pattern in _PATTERNS:
-        if pattern.fullmatch(message):
+        if pattern.fullmatch(words):
             return code
     return "INTERNAL"

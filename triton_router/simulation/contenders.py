@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from triton_router.routing.engine import RoutingEngine
-from triton_router.routing.filters import resting, unproven_and_busy
+from triton_router.routing.filters import unproven_and_busy
 from triton_router.routing.policies import POLICIES, Policy, policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.scorers import least_latency
@@ -220,5 +220,5 @@ class AlwaysBest:
 def engine_policy(name: str) -> Policy:
     """Return a policy by its name, `argmin` included. Raises `ConfigError`."""
     if name == "argmin":
-        return Policy("argmin", (resting, unproven_and_busy), ((least_latency, 1.0),), AlwaysBest())
+        return Policy("argmin", (unproven_and_busy,), ((least_latency, 1.0),), AlwaysBest())
     return policy_named(name)

@@ -121,10 +121,11 @@ FAMILIES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """One metric family, a counter, of a routed model as a whole or of its merging, which has the label ``target``."""
+    """One metric family of a routed model as a whole or of its merging, which has the label ``target``."""
 
     name: str
     description: str
+    kind: str = "COUNTER"
 
 
 MODEL_FAMILIES = (
@@ -135,6 +136,19 @@ MODEL_FAMILIES = (
     ModelFamily(
         "triton_router_decision_log_dropped_total",
         "Decisions that the decision log should have and does not",
+    ),
+    ModelFamily(
+        "triton_router_settings_followed_total",
+        "Edits of router.yaml that the model followed while it served",
+    ),
+    ModelFamily(
+        "triton_router_settings_refused_total",
+        "Edits of router.yaml that were not valid, or that a serving model cannot follow",
+    ),
+    ModelFamily(
+        "triton_router_settings_problem",
+        "1 while router.yaml says something that the model does not follow",
+        kind="GAUGE",
     ),
 )
 """Every metric of a routed model; docs/metrics.md describes each."""
@@ -181,14 +195,24 @@ class MetricsFlusher:
         self._observe = observe
         self._interval_s = interval_s
         self._publishes = publishes
-        # What was learned before this process began has been counted by the one that learned it.
-        self._inherited = _counters(snapshot())
+        self._inherited: dict[tuple[str, int], float] = {}
+        self.expect(snapshot())
         self._closing = Event()
         self._thread = Thread(target=self._run, name="metrics", daemon=True)
 
     def start(self) -> None:
         """Begin publishing."""
         self._thread.start()
+
+    def expect(self, targets: Sequence[TargetSnapshot]) -> None:
+        """Take note of targets as they begin: what was learned before has been counted by the one that learned it."""
+        for key, value in _counters(targets).items():
+            self._inherited.setdefault(key, value)
+
+    def publish(self, *, interval_s: float, publishes: bool) -> None:
+        """Go on in other intervals, or without publishing."""
+        self._interval_s = interval_s
+        self._publishes = publishes
 
     def close(self) -> None:
         """Publish once more and stop."""
@@ -249,17 +273,17 @@ class _Published:
         for family in families:
             value = float(counts.get(family.name, 0.0))
             key = (family.name, target)
+            is_counter = family.kind == "COUNTER"
             if key not in self._counted:
-                self._counted[key] = (self._count(family, target), 0.0)
+                self._counted[key] = (self._count(family, target), 0.0 if is_counter else math.nan)
             metric, shown = self._counted[key]
-            if value != shown:
-                metric.increment(value - shown)
             self._counted[key] = (metric, value)
+            _show(metric, value, shown, is_counter=is_counter)
 
     def _count(self, family: ModelFamily, target: str) -> Any:
         if family.name not in self._families:
             self._families[family.name] = self._stub.MetricFamily(
-                name=family.name, description=family.description, kind=self._stub.MetricFamily.COUNTER
+                name=family.name, description=family.description, kind=getattr(self._stub.MetricFamily, family.kind)
             )
         labels = {"model": self._model, "target": target} if target else {"model": self._model}
         return self._families[family.name].Metric(labels=labels)
@@ -272,12 +296,8 @@ class _Published:
             # After a reload the series goes on: a counter from where it was, a gauge from whatever it last showed.
             self._series[key] = (self._metric(target, family), self._before.get(key, 0.0) if is_counter else math.nan)
         metric, shown = self._series[key]
-        if value != shown:
-            if is_counter:
-                metric.increment(value - shown)
-            else:
-                metric.set(value)
         self._series[key] = (metric, value)
+        _show(metric, value, shown, is_counter=is_counter)
 
     def _metric(self, target: TargetSnapshot, family: Family) -> Any:
         if family.name not in self._families:
@@ -287,3 +307,14 @@ class _Published:
             )
         labels = {"model": self._model, "target": target.target.name, **dict(family.labels)}
         return self._families[family.name].Metric(labels=labels)
+
+
+def _show(metric: Any, value: float, shown: float, *, is_counter: bool) -> None:
+    if value == shown:
+        return
+    if not is_counter:
+        metric.set(value)
+    elif value > shown:
+        metric.increment(value - shown)
+    else:  # what counts has begun anew: a target that is another model now
+        metric.increment(value)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import stat
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from triton_router.config.printable import printable
 from triton_router.errors import InvalidInputError, NotFoundError
+from triton_router.files import open_regular, replace_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +27,6 @@ MAX_BYTES = 8 << 20
 """256 targets, the most that a routed model has, at four times what a profile takes."""
 MAX_ORIGINS = 256
 """Learners that a snapshot names; of the longest gone nothing is left in what fades."""
-FILE_MODE = 0o600
 
 _Pair = Annotated[tuple[int, float], Field(strict=False)]
 _ShortText = Annotated[str, Field(max_length=512)]
@@ -124,37 +122,12 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     data = json.dumps(snapshot.model_dump(mode="json"), allow_nan=False, separators=(",", ":")).encode()
     if len(data) > MAX_BYTES:
         raise ValueError(f"it would have {len(data)} bytes, {MAX_BYTES} at most")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write(temporary, data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _flush_directory(path.parent)
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_private(path, data)
 
 
 def _bytes_of(path: Path) -> bytes:
     # Neither a link to elsewhere nor a pipe, which would keep the reader waiting, is a snapshot.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError("it is not a regular file")
+    with open_regular(path, follow_links=False) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes")

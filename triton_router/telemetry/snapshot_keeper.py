@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from triton_router.telemetry.inheritance import inherit
 from triton_router.telemetry.snapshot_file import MAX_ORIGINS, Snapshot, TargetState, identity_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from triton_router.config.router_config import TargetConfig
     from triton_router.profiling.profile import TargetProfile
@@ -58,6 +59,7 @@ class SnapshotKeeper:
         self._lock = Lock()
         self._thread: Thread | None = None
         self._state: State | None = None
+        self._interval_s = 0.0
         self._last: dict[str, TargetState] = {}
         self._problem = ""
         self._saved_at = 0.0
@@ -90,13 +92,30 @@ class SnapshotKeeper:
             interval_s: Seconds between two snapshots.
         """
         self._state = state
-        thread = Thread(target=self._run, args=(interval_s,), name="snapshots", daemon=True)
+        self._interval_s = interval_s
+        thread = Thread(target=self._run, name="snapshots", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             self._fail(f"no thread writes snapshots: {error}")
             return
         self._thread = thread
+
+    def known_of(self, targets: Sequence[TargetConfig]) -> dict[str, TargetProfile]:
+        """Return what this instance's snapshots, or else others', hold of targets that were not there at the start."""
+        if not targets:
+            return {}
+        found = self._directory.find(set_aside=False)
+        return inherit(found.to_begin_with, targets, self._machine).profiles
+
+    @contextmanager
+    def changing(self, targets: Sequence[TargetConfig], interval_s: float) -> Generator[None]:
+        """Write nothing while the targets change; then write about these, in such intervals."""
+        with self._lock:
+            yield
+            self._targets = targets
+            self._identities = {settings.name: identity_of(settings) for settings in targets}
+            self._interval_s = interval_s
 
     def close(self) -> None:
         """Stop, and write once more."""
@@ -114,6 +133,7 @@ class SnapshotKeeper:
             targets = {
                 name: TargetState(identity=identity, profile=states[name])
                 for name, identity in self._identities.items()
+                if name in states
             }
             if targets == self._last:
                 return
@@ -129,8 +149,8 @@ class SnapshotKeeper:
             "problem": self._problem,
         }
 
-    def _run(self, interval_s: float) -> None:
-        while not self._closing.wait(interval_s):
+    def _run(self) -> None:
+        while not self._closing.wait(self._interval_s):
             self.save()
 
     def _write(self, targets: dict[str, TargetState]) -> None:

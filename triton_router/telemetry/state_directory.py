@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.config.printable import printable
 from triton_router.errors import TritonRouterError
+from triton_router.files import TEMPORARY_SUFFIX, make_private_directory
 from triton_router.telemetry.inheritance import profiles_in
 from triton_router.telemetry.snapshot_file import Snapshot, read_snapshot, write_snapshot
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 STATE_VARIABLE = "TRITON_ROUTER_STATE_DIR"
 """Environment variable that tells the router models of a server where the directory is; without it nothing is kept."""
-DIRECTORY_MODE = 0o700
 MAX_SET_ASIDE = 4
 """Most unusable files that are kept for one snapshot; further ones replace the last."""
 MAX_INSTANCES = 64
@@ -104,7 +104,7 @@ class StateDirectory:
             OSError: It cannot be written; the old one is still whole.
             ValueError: It is too large.
         """
-        self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_private_directory(self.path)
         write_snapshot(self.file, snapshot)
 
     def _files(self) -> list[Path]:
@@ -118,9 +118,8 @@ class StateDirectory:
         return path.name.startswith(f"{self._stem}@") and path.suffix == ".json"
 
     def _clear(self, superfluous: Iterable[Path]) -> None:
-        half_written = [
-            path for path in self.path.glob(f".{self.file.name}.*.tmp") if time.time() - _modified_at(path) > _STALE_S
-        ]
+        temporary = self.path.glob(f".{self.file.name}.*{TEMPORARY_SUFFIX}")
+        half_written = [path for path in temporary if time.time() - _modified_at(path) > _STALE_S]
         for path in (*half_written, *superfluous):
             with suppress(OSError):  # another process may remove it too; a read-only directory keeps it
                 path.unlink()

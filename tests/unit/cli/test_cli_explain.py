@@ -49,7 +49,7 @@ def snapshot(path: Path, *, small: float, large: float, origin: str = "x", model
     for settings, latency in zip(TARGETS, (small, large), strict=True):
         profile = TargetProfile()
         for _ in range(30):
-            profile.record_latency(latency, 16.0, 0.0, 0.0, profile.predict_latency(16.0), alone=True)
+            profile.record_latency(latency, 16.0, profile.predict_latency(16.0), alone=True)
         identity = identity_of(TargetConfig.model_validate(settings))
         states[settings["name"]] = TargetState(identity=identity, profile=profile.state())
     write_snapshot(

@@ -31,7 +31,7 @@ def test_nine_in_ten_held_out_answers_are_within_the_90th_percentile(noise: str)
         profile = TargetProfile()
         for _ in range(50):
             work = float(rng.choice([16, 32, 64, 128, 256]))
-            profile.record_latency(law(work) * draw(), work, 0, 0, profile.predict_latency(work), True)
+            profile.record_latency(law(work) * draw(), work, profile.predict_latency(work), alone=True)
         held = [float(rng.choice([16, 32, 64, 128, 256])) for _ in range(200)]
         within = [law(w) * draw() <= profile.latency_quantile(profile.predict_latency(w), 0.9) for w in held]
         shares.append(fmean(within))
@@ -45,7 +45,7 @@ def test_the_summary_counts_its_own_coverage() -> None:
     assert profile.summary().p90_coverage == 0.0
     for _ in range(1000):
         work = float(rng.choice([16, 64, 256]))
-        profile.record_latency(law(work) * rng.lognormvariate(0, 0.2), work, 0, 0, profile.predict_latency(work), True)
+        profile.record_latency(law(work) * rng.lognormvariate(0, 0.2), work, profile.predict_latency(work), alone=True)
     summary = profile.summary()
     assert summary.p90_judged > 900
     assert 0.86 < summary.p90_coverage < 0.94
@@ -68,7 +68,7 @@ def test_probability_and_quantile_agree() -> None:
     rng = random.Random(6)
     profile = TargetProfile()
     for _ in range(200):
-        profile.record_latency(law(64) * rng.lognormvariate(0, 0.3), 64.0, 0, 0, profile.predict_latency(64), True)
+        profile.record_latency(law(64) * rng.lognormvariate(0, 0.3), 64.0, profile.predict_latency(64), alone=True)
     for p in (0.1, 0.5, 0.9):
         assert profile.probability_within(5.0, profile.latency_quantile(5.0, p)) == pytest.approx(p, abs=0.03)
     assert profile.probability_within(5.0, 0.0) == 0.0

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from triton_router.profiling.load_law import Load
 from triton_router.profiling.profile import TargetProfile
 
 
@@ -13,7 +14,7 @@ def serve(profile: TargetProfile, rng: random.Random, count: int, factor: float 
     for _ in range(count):
         work = float(rng.choice([16, 64, 256]))
         expected = profile.predict_latency(work)
-        profile.record_latency(factor * (2 + 0.05 * work) * rng.lognormvariate(0, noise), work, 0, 0, expected, True)
+        profile.record_latency(factor * (2 + 0.05 * work) * rng.lognormvariate(0, noise), work, expected, alone=True)
 
 
 @pytest.mark.parametrize(("factor", "direction"), [(3.0, "slower"), (1 / 3, "faster")])
@@ -57,7 +58,7 @@ def test_one_outlier_is_no_change(outlier: float) -> None:
     profile = TargetProfile()
     serve(profile, rng, 100)
     before = [profile.predict_latency(w) for w in (16, 64, 256)]
-    profile.record_latency(outlier * 5.2, 64.0, 0, 0, before[1], True)
+    profile.record_latency(outlier * 5.2, 64.0, before[1], alone=True)
     assert profile.drifts == 0
     for w, value in zip((16, 64, 256), before, strict=True):
         assert profile.predict_latency(w) == pytest.approx(value, rel=0.05)
@@ -74,7 +75,7 @@ def test_heavy_tailed_noise_seldom_raises_an_alarm() -> None:
             latency = (2 + 0.05 * work) * rng.lognormvariate(0, 0.1)
             if rng.random() < 0.05:
                 latency *= rng.uniform(1, 10)
-            profile.record_latency(latency, work, 0, 0, profile.predict_latency(work), True)
+            profile.record_latency(latency, work, profile.predict_latency(work), alone=True)
         alarms += profile.drifts
     assert alarms < 20
 
@@ -110,16 +111,17 @@ def test_bursts_are_no_change_of_the_target(discipline: str, clients: int) -> No
         rng = random.Random(seed)
         profile = TargetProfile()
         for _ in range(150):
-            profile.record_latency(10 * rng.lognormvariate(0, 0.05), 10.0, 0, 0, profile.predict_latency(10.0), True)
+            profile.record_latency(10 * rng.lognormvariate(0, 0.05), 10.0, profile.predict_latency(10.0), alone=True)
         for _ in range(20):
             for ahead in range(clients):
                 took = {"shared cores": clients, "a queue": ahead + 1.0, "batched": 1.0 + 0.05 * clients}[discipline]
-                expected = profile.predict_latency(10.0, 10.0 * ahead, in_flight=ahead)
+                load = Load(profile.predict_alone(10.0) * ahead, ahead)
+                expected = profile.predict_latency(10.0, load=load)
                 latency = 10 * took * rng.lognormvariate(0, 0.05)
-                profile.record_latency(latency, 10.0, 10.0 * ahead, 0, expected, False, 1.0, ahead)
+                profile.record_latency(latency, 10.0, expected, alone=False, load=load)
             for _ in range(3):
                 latency = 10 * rng.lognormvariate(0, 0.05)
-                profile.record_latency(latency, 10.0, 0, 0, profile.predict_latency(10.0), True)
+                profile.record_latency(latency, 10.0, profile.predict_latency(10.0), alone=True)
         drifts += profile.drifts
         assert profile.predict_alone(10.0) == pytest.approx(10.0, rel=0.1)
     assert drifts == 0
@@ -132,7 +134,7 @@ def test_a_shape_unlike_all_before_is_no_change_of_the_target() -> None:
         profile = TargetProfile()
         for work in [3200.0] * 100 + [50.0] * 30:
             latency = (1 + 0.02 * work) * rng.lognormvariate(0, 0.05)
-            profile.record_latency(latency, work, 0, 0, profile.predict_latency(work), True)
+            profile.record_latency(latency, work, profile.predict_latency(work), alone=True)
         assert profile.drifts == 0
         assert profile.predict_latency(50.0) == pytest.approx(2.0, rel=0.15)
         assert profile.predict_latency(3200.0) == pytest.approx(65.0, rel=0.15)

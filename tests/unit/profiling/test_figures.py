@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
+from triton_router.profiling.load_law import Load
 from triton_router.profiling.profile import TargetProfile
 from triton_router.profiling.roofline import RooflinePrior
 
@@ -27,7 +28,7 @@ def test_declared_power_stays_an_estimate_until_it_is_measured() -> None:
     assert profile.energy_j(20.0) == Figure(1.0, Source.ESTIMATED)
     profile.record_power(30.0)
     profile.record_memory(250.0)
-    profile.record_latency(1000.0, 1.0, 0, 0, 0.0, True)
+    profile.record_latency(1000.0, 1.0, 0.0, alone=True)
     assert profile.energy_j(1000.0) == Figure(30.0, Source.MEASURED)
     assert profile.memory_mb == Figure(250.0, Source.MEASURED)
     for _ in range(100):
@@ -51,10 +52,10 @@ def test_the_error_rate_follows_recent_outcomes() -> None:
     profile = TargetProfile()
     for _ in range(200):
         profile.record_failure()
-        profile.record_latency(1.0, 1.0, 0, 0, 1.0, True)
+        profile.record_latency(1.0, 1.0, 1.0, alone=True)
     assert profile.error_rate == pytest.approx(0.5, abs=0.1)
     for _ in range(200):
-        profile.record_latency(1.0, 1.0, 0, 0, 1.0, True)
+        profile.record_latency(1.0, 1.0, 1.0, alone=True)
     assert profile.error_rate < 0.01
 
 
@@ -72,20 +73,20 @@ def test_a_prior_predicts_and_proves_nothing() -> None:
     profile = TargetProfile(prior=PRIOR)
     assert not profile.is_proven
     assert profile.predict_latency(8.0, rows=8) == pytest.approx(160.1)
-    assert profile.predict_latency(8.0, 8.0, 0.0, 8) > 160.1
+    assert profile.predict_latency(8.0, 8, Load(8.0, 1.0)) > 160.1
     assert profile.confidence == 0.0
 
 
 def test_measurements_scale_the_prior_and_then_replace_it() -> None:
     """One answer of a quarter of the prior's latency quarters it for all sizes; later ones are believed instead."""
     profile = TargetProfile(prior=PRIOR)
-    profile.record_latency(5.0, 1.0, 0, 0, 20.1, True, 1)
+    profile.record_latency(5.0, 1.0, 20.1, alone=True, rows=1)
     assert profile.is_proven
     assert profile.predict_latency(1.0, rows=1) == pytest.approx(5.0, rel=0.15)
     assert profile.predict_latency(32.0, rows=32) == pytest.approx(160.0, rel=0.3)
     for _ in range(15):
         for rows in (1, 8, 32):
-            profile.record_latency(5.0 + 0.1 * rows, float(rows), 0, 0, 0.0, True, rows)
+            profile.record_latency(5.0 + 0.1 * rows, float(rows), 0.0, alone=True, rows=rows)
     for rows in (1, 8, 32):
         assert profile.predict_latency(float(rows), rows=rows) == pytest.approx(5.0 + 0.1 * rows, rel=0.05)
 
@@ -102,12 +103,13 @@ def test_no_input_breaks_a_prediction(
     """Whatever is recorded or asked, NaN and infinity included, predictions are finite and not negative."""
     profile = TargetProfile(prior=PRIOR)
     for latency, done, ahead, device, batch, company, alone in history:
-        expected = profile.predict_latency(done, ahead, device, batch, company)
+        load = Load(ahead, company, device, ahead, company)
+        expected = profile.predict_latency(done, batch, load)
         assert isfinite(expected)
         assert expected >= 0.0
-        profile.record_latency(latency, done, ahead, device, expected, alone, batch, company)
+        profile.record_latency(latency, done, expected, alone=alone, rows=batch, load=load)
     for value in (
-        profile.predict_latency(work, work, rows, rows, work),
+        profile.predict_latency(work, rows, Load(work, rows, rows, work, rows)),
         profile.predict_alone(work, rows),
         *profile.fixed_and_marginal(work, rows),
         profile.latency_quantile(5.0, 0.9),
@@ -126,17 +128,19 @@ def test_no_input_breaks_a_prediction(
 )
 def test_more_load_never_lowers_a_prediction(
     history: list[tuple[float, float, float, float, int, int]],
-    load: tuple[float, float, int],
+    begin: tuple[float, float, int],
     more: tuple[float, float, int],
     work: float,
 ) -> None:
     """After any history, adding work ahead, on the device, or requests in flight never makes an answer come earlier."""
     profile = TargetProfile()
     for latency, done, ahead, device, rows, company in history:
-        profile.record_latency(latency, done, ahead, device, 1.0, not (ahead or device or company), rows, company)
-    ahead, device, company = load
-    less = profile.predict_latency(work, ahead, device, 1.0, company)
-    worse = profile.predict_latency(work, ahead + more[0], device + more[1], 1.0, company + more[2])
+        load = Load(ahead, company, device, company, 1.0)
+        profile.record_latency(latency, done, 1.0, alone=not (ahead or device or company), rows=rows, load=load)
+    ahead, device, company = begin
+    less = profile.predict_latency(work, 1.0, Load(ahead, company, device, company, 1.0))
+    company += more[2]
+    worse = profile.predict_latency(work, 1.0, Load(ahead + more[0], company, device + more[1], company, 1.0 + more[2]))
     assert worse >= less * (1.0 - 1e-12)
 
 
@@ -144,7 +148,7 @@ def test_sixty_identical_requests_leave_a_sound_prediction() -> None:
     """Sixty answers of one shape, a singular system of equations, predict that shape and others."""
     profile = TargetProfile()
     for _ in range(60):
-        profile.record_latency(5.0, 1.0, 0, 0, profile.predict_latency(1.0), True)
+        profile.record_latency(5.0, 1.0, profile.predict_latency(1.0), alone=True)
     assert profile.predict_latency(1.0) == pytest.approx(5.0, rel=0.01)
     assert 4.9 < profile.predict_latency(8.0, rows=8) < 40.0
 
@@ -162,5 +166,5 @@ def test_energy_is_no_better_known_than_the_time_it_takes() -> None:
     profile = TargetProfile(prior=PRIOR, power_w=Figure(50.0, Source.MEASURED))
     assert profile.energy_j(0.0) == UNKNOWN_FIGURE
     assert profile.energy_j(profile.predict_alone(1.0)).source is Source.ESTIMATED
-    profile.record_latency(20.0, 1.0, 0, 0, 0.0, True)
+    profile.record_latency(20.0, 1.0, 0.0, alone=True)
     assert profile.energy_j(20.0) == Figure(1.0, Source.MEASURED)

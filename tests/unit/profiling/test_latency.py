@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.profiling.fit import Fit
 from triton_router.profiling.shape_law import FLOOR_MS
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def affine(work: float, ahead: float = 0.0, device_ahead: float = 0.0) -> float:
-    return 2.0 + 0.05 * work + 0.02 * ahead + 0.01 * device_ahead
+
+def affine(work: float, ahead: Sequence[float] = (), elsewhere: Sequence[float] = ()) -> float:
+    return 2.0 + 0.05 * work + 0.4 * sum(map(affine, ahead)) + 0.2 * sum(map(affine, elsewhere))
 
 
 def test_nothing_is_predicted_before_the_first_observation() -> None:
@@ -24,9 +28,9 @@ def test_noiseless_data_is_recovered() -> None:
     fit = Fit()
     rng = random.Random(1)
     for _ in range(200):
-        work, ahead, device = rng.choice([16, 64, 256]), rng.choice([0, 64, 512]), rng.choice([0, 128])
+        work, ahead, device = rng.choice([64, 256]), rng.choice([(), (64,), (256,) * 4]), rng.choice([(), (32,)])
         fit.observe(affine(work, ahead, device), work, ahead, device)
-    for work, ahead, device in ((16, 0, 0), (256, 512, 128), (128, 64, 0)):
+    for work, ahead, device in ((64, (), ()), (256, (256,) * 2, (32,)), (128, (64,), ())):
         assert fit.predict(work, ahead, device) == pytest.approx(affine(work, ahead, device), rel=0.05)
 
 

@@ -6,6 +6,7 @@ import random
 from itertools import product
 from math import isfinite
 from statistics import median
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +15,14 @@ from hypothesis import strategies as st
 from tests.unit.profiling.fit import Fit
 from triton_router.profiling.profile import TargetProfile
 
-GRID = tuple(product((16, 100, 1000), (0, 100, 4000)))
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GRID = tuple(product((16, 100, 1000), ((), (100,), (1000,) * 4)))
 
 
-def affine(work: float, ahead: float) -> float:
-    return 1.0 + 0.02 * work + 0.02 * ahead
+def affine(work: float, ahead: Sequence[float] = ()) -> float:
+    return 1.0 + 0.02 * work + sum(affine(each) for each in ahead)
 
 
 def worst_error(fit: Fit, factor: float = 1.0) -> float:
@@ -30,7 +34,7 @@ def serve(fit: Fit, rng: random.Random, count: int, factor: float = 1.0) -> None
     """Learn from requests of 16 to 1600 elements behind 0 to 8 of their kind, with 5% of noise."""
     for _ in range(count):
         work = int(16 * 10 ** rng.uniform(0, 2))
-        ahead = sum(int(16 * 10 ** rng.uniform(0, 2)) for _ in range(rng.choice([0, 0, 1, 2, 4, 8])))
+        ahead = [int(16 * 10 ** rng.uniform(0, 2)) for _ in range(rng.choice([0, 0, 1, 2, 4, 8]))]
         fit.observe(factor * affine(work, ahead) * max(0.5, rng.gauss(1, 0.05)), work, ahead)
 
 
@@ -45,7 +49,7 @@ def test_a_wrong_first_answer_is_outlived(cold: float, typical: float, worst: fl
         rng = random.Random(seed)
         fit = Fit()
         work = int(16 * 10 ** rng.uniform(0, 2))
-        fit.observe(cold * affine(work, 0), work)
+        fit.observe(cold * affine(work), work)
         serve(fit, rng, 299)
         errors.append(worst_error(fit))
     assert median(errors) < typical
@@ -62,8 +66,8 @@ def test_mixed_sizes_under_load_are_learned(span: int) -> None:
         missed = 0.0
         for index in range(600):
             work = 16 * 10 ** rng.uniform(0, span)
-            ahead = work * rng.choice([0, 0, 1, 4, 16, 64])
-            truth = 2 + 0.001 * work + 0.0005 * ahead
+            ahead = [work] * rng.choice([0, 0, 1, 4, 16, 64])
+            truth = (2 + 0.001 * work) * (1 + 0.5 * len(ahead))
             if index >= 300:
                 missed += abs(fit.predict(work, ahead) / truth - 1.0)
             fit.observe(truth * max(0.5, rng.gauss(1, 0.05)), work, ahead)
@@ -72,19 +76,22 @@ def test_mixed_sizes_under_load_are_learned(span: int) -> None:
     assert max(errors) < 0.06
 
 
-@pytest.mark.parametrize(("factor", "bar"), [(0.02, 0.12), (0.33, 0.12), (3.0, 0.2), (50.0, 0.5)])
-def test_a_change_of_speed_is_followed_within_forty_requests(factor: float, bar: float) -> None:
-    """A target that for good becomes several times as slow or fast is predicted within 12 to 20% in nine runs of ten.
+@pytest.mark.parametrize(
+    ("factor", "requests", "bar"), [(0.02, 120, 0.2), (0.1, 60, 0.2), (0.33, 40, 0.12), (3.0, 40, 0.2), (50.0, 40, 0.5)]
+)
+def test_a_change_of_speed_is_followed(factor: float, requests: int, bar: float) -> None:
+    """A target that for good becomes three times as slow or fast is predicted within 12 to 20% forty requests later.
 
-    Within 50% where it becomes fifty times as slow: forty such requests bring little that was alone. Half the runs are
-    within 8% all the same.
+    In nine runs of ten; half the runs are within 8%. Ten times as fast takes sixty requests and fifty times 120: what
+    is in flight counts for more than it takes until then. Within 50% where it becomes fifty times as slow: forty such
+    requests bring little that was alone.
     """
     errors: list[float] = []
     for seed in range(60):
         rng = random.Random(seed)
         fit = Fit()
         serve(fit, rng, 200)
-        serve(fit, rng, 40, factor)
+        serve(fit, rng, requests, factor)
         errors.append(worst_error(fit, factor))
     assert sorted(errors)[54] < bar
     assert median(errors) < 0.08
@@ -96,8 +103,8 @@ def test_the_cost_of_load_is_remembered_through_a_quiet_time() -> None:
     rng = random.Random(5)
     serve(fit, rng, 300)
     for _ in range(1000):
-        fit.observe(affine(100, 0) * max(0.5, rng.gauss(1, 0.05)), 100)
-    assert fit.predict(100, 4000) == pytest.approx(affine(100, 4000), rel=0.2)
+        fit.observe(affine(100) * max(0.5, rng.gauss(1, 0.05)), 100)
+    assert fit.predict(100, [100] * 40) == pytest.approx(affine(100, [100] * 40), rel=0.2)
 
 
 def test_a_little_load_is_not_extrapolated_to_absurdity() -> None:
@@ -106,22 +113,20 @@ def test_a_little_load_is_not_extrapolated_to_absurdity() -> None:
         fit = Fit()
         rng = random.Random(seed)
         for _ in range(200):
-            fit.observe(5.0 * max(0.5, rng.gauss(1, 0.05)), 1000, rng.choice([0, 1]))
-        assert fit.predict(1000, 10_000) < 5 * 5.0
+            fit.observe(5.0 * max(0.5, rng.gauss(1, 0.05)), 1000, rng.choice([(), (1,)]))
+        assert fit.predict(1000, [1000] * 10) < 5 * 5.0
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])
 def test_measurements_from_build_time_fade(factor: float) -> None:
     """Ten live answers that differ tenfold from what was measured at build time outweigh it."""
-    profile = TargetProfile([(16, affine(16, 0)), (256, affine(256, 0)), (1024, affine(1024, 0))])
+    profile = TargetProfile([(16, affine(16)), (256, affine(256)), (1024, affine(1024))])
     rng = random.Random(6)
     for _ in range(10):
         work = rng.choice([16, 256, 1024])
         predicted = profile.predict_latency(work)
-        profile.record_latency(
-            factor * affine(work, 0) * max(0.5, rng.gauss(1, 0.05)), work, 0, 0, predicted, alone=True
-        )
-    assert profile.predict_latency(256) == pytest.approx(factor * affine(256, 0), rel=0.3)
+        profile.record_latency(factor * affine(work) * max(0.5, rng.gauss(1, 0.05)), work, predicted, alone=True)
+    assert profile.predict_latency(256) == pytest.approx(factor * affine(256), rel=0.3)
 
 
 AMOUNT = st.one_of(st.just(0.0), st.floats(0, 1e12), st.floats(0, 100), st.integers(0, 10**12).map(float))
@@ -135,10 +140,10 @@ def test_any_finite_input_gives_a_finite_prediction(
 ) -> None:
     """No sequence of finite latencies, works and loads gives a prediction that is not finite and positive."""
     fit = Fit()
-    for (latency_ms, work, ahead, device_ahead), count in bursts:
+    for (latency_ms, work, ahead, elsewhere), count in bursts:
         for _ in range(count):
-            fit.observe(latency_ms, work, ahead, device_ahead)
-        for at in ((work, ahead, device_ahead), (work, 0.0, 0.0), (0.0, 0.0, 0.0), (1e12, 1e12, 1e12)):
+            fit.observe(latency_ms, work, [ahead], [elsewhere])
+        for at in ((work, [ahead], [elsewhere]), (work,), (0.0,), (1e12, [1e12], [1e12])):
             value = fit.predict(*at)
             assert isfinite(value)
             assert value > 0.0
@@ -154,7 +159,7 @@ PAST = st.tuples(st.floats(0, 1e6), PAST_AMOUNT, PAST_AMOUNT, PAST_AMOUNT)
 def test_any_history_is_outlived(history: list[tuple[float, float, float, float]], factor: float) -> None:
     """Whatever 40 answers came before (to 1000 s, to 10000 elements), 800 regular ones later it is within 60%."""
     fit = Fit()
-    for observation in history:
-        fit.observe(*observation)
+    for latency_ms, work, ahead, elsewhere in history:
+        fit.observe(latency_ms, work, [ahead] * (ahead > 0), [elsewhere] * (elsewhere > 0))
     serve(fit, random.Random(7), 800, factor)
     assert worst_error(fit, factor) < 0.60

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triton_router.profiling.figures import Figure, Source
+from triton_router.profiling.load_law import Load
 from triton_router.profiling.profile import TargetProfile
 
 SHAPES = [(batch, length) for batch in (1, 2, 4, 8) for length in (16, 32, 64, 128, 200)]
@@ -28,19 +29,19 @@ def answers(count: int, seed: int) -> list[Answer]:
         rows, length = rng.choice(SHAPES)
         work, company = float(rows * length), rng.choice([0, 0, 1, 3])
         latency = (1 + 0.2 * rows + 0.03 * work) * (1 + 0.8 * company) * rng.lognormvariate(0, 0.05)
-        drawn.append((latency, work, 100.0 * company, rows, company))
+        drawn.append((latency, work, 3.0 * company, rows, company))
     return drawn
 
 
 def teach(profile: TargetProfile, stream: list[Answer]) -> TargetProfile:
     for latency, work, ahead, rows, company in stream:
-        expected = profile.predict_latency(work, ahead, 0.0, rows, company)
-        profile.record_latency(latency, work, ahead, 0.0, expected, not company, rows, company)
+        expected = profile.predict_latency(work, rows, Load(ahead, company))
+        profile.record_latency(latency, work, expected, alone=not company, rows=rows, load=Load(ahead, company))
     return profile
 
 
 def predictions(profile: TargetProfile) -> list[float]:
-    return [profile.predict_latency(work, ahead, 0.0, rows, company) for work, ahead, rows, company in GRID]
+    return [profile.predict_latency(work, rows, Load(ahead, company)) for work, ahead, rows, company in GRID]
 
 
 def read_back(profile: TargetProfile) -> TargetProfile:

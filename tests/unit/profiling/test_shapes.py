@@ -39,7 +39,7 @@ def taught(law: Callable[[float, float], float], count: int, seed: int = 0, nois
         rows, length = rng.choice(SHAPES)
         work = float(rows * length)
         expected = profile.predict_latency(work, rows=rows)
-        profile.record_latency(law(rows, work) * rng.lognormvariate(0, noise), work, 0, 0, expected, True, rows)
+        profile.record_latency(law(rows, work) * rng.lognormvariate(0, noise), work, expected, alone=True, rows=rows)
     return profile
 
 

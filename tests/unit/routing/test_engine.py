@@ -90,12 +90,12 @@ def test_load_diverts_traffic() -> None:
     engine = make(1.0, 1.5)
     for now in range(200):  # load doubles each one's latency per request ahead
         decision = engine.decide(RoutingContext(1, 10), now)
-        latency = (1.0 if decision.target.name == "t0" else 1.5) * (1 + decision.ahead / 10)
+        latency = (1.0 if decision.target.name == "t0" else 1.5) * (1 + decision.load.here)
         engine.finish(decision, Outcome(Verdict.SUCCESS, latency), now)
     for now in range(200, 260):  # teach what load costs
         burst = [engine.decide(RoutingContext(1, 10), now) for _ in range(6)]
         for decision in burst:
-            latency = (1.0 if decision.target.name == "t0" else 1.5) * (1 + decision.ahead / 10)
+            latency = (1.0 if decision.target.name == "t0" else 1.5) * (1 + decision.load.here)
             engine.finish(decision, Outcome(Verdict.SUCCESS, latency), now)
     burst = Counter(engine.decide(RoutingContext(1, 10), 300.0).target.name for _ in range(10))
     assert burst["t0"] > 0
@@ -308,8 +308,8 @@ def test_random_policy_is_uniform() -> None:
 
 
 def test_load_at_other_targets_counts_on_the_same_backend_only() -> None:
-    """Work in flight elsewhere is device load if it shares the backend."""
-    for backend, expected in ((Backend.CPU, 10.0), (Backend.GPU, 0.0)):
+    """Time in flight elsewhere is device load if it shares the backend."""
+    for backend, expected in ((Backend.CPU, 9.0), (Backend.GPU, 0.0)):
         engine = RoutingEngine(
             [
                 (Target("a", "a", backend=Backend.CPU), TargetProfile([(10, 1.0)])),
@@ -320,7 +320,7 @@ def test_load_at_other_targets_counts_on_the_same_backend_only() -> None:
             rng=random.Random(6).random,
         )
         engine.decide(RoutingContext(1, 10, pinned="b"), 0.0)
-        assert engine.decide(RoutingContext(1, 10), 0.0).device_ahead == expected
+        assert engine.decide(RoutingContext(1, 10), 0.0).load.elsewhere_ms == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(

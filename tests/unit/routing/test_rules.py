@@ -11,7 +11,7 @@ from tests.unit.routing.fleet import ANE, CPU, GPU, MPS, REQUEST, Spec, chosen, 
 from triton_router.errors import RequestError
 from triton_router.profiling.figures import Figure, Source
 from triton_router.routing.rules import RoutingRules
-from triton_router.routing.types import Outcome, Verdict
+from triton_router.routing.types import Outcome, RoutingDecision, Verdict
 
 _CANCELLED = Outcome(Verdict.CANCELLED, 0.0)
 FLEET = (
@@ -227,9 +227,10 @@ def test_no_request_is_spent_on_exploring_past_its_bound() -> None:
         pinned = replace(REQUEST, pinned="slow")
         subject.finish(subject.decide(pinned, float(step)), Outcome(Verdict.SUCCESS, 6.0 + step % 5), float(step))
     bounded = replace(REQUEST, may_explore=True, max_latency_ms=9.0)
-    decisions = [subject.decide(bounded, 100.0) for _ in range(50)]
-    for decision in decisions:
-        subject.finish(decision, _CANCELLED, 100.0)
+    decisions: list[RoutingDecision] = []
+    for _ in range(50):
+        decisions.append(subject.decide(bounded, 100.0))
+        subject.finish(decisions[-1], _CANCELLED, 100.0)
     assert {decision.target.name for decision in decisions} == {"fast"}
     assert {decision.propensity for decision in decisions} == {1.0}
     free = {subject.decide(replace(bounded, max_latency_ms=0.0), 100.0).target.name for _ in range(50)}

@@ -148,6 +148,13 @@ def test_lanes_are_bounded_and_restart_with_the_sequence() -> None:
         ("Request for unknown model: 'm' is not found", "NOT_FOUND"),
         ("Failed for execute the inference request. Model 'm' is not ready.", "UNAVAILABLE"),
         ("[request id: a] Exceeds maximum queue size", "UNAVAILABLE"),
+        ("Model m - Error when running inference: [request id: a] Exceeds maximum queue size", "UNAVAILABLE"),
+        (
+            "Model m - Error when running inference: Failed for execute the inference request. Model 'm' is not ready.",
+            "UNAVAILABLE",
+        ),
+        ("Model m 2 - Error when running inference: [request id: 7] unexpected shape for input 'X'", "INVALID_ARG"),
+        ("Model m - Error when running inference: out of memory", "INTERNAL"),
         ("[request id: 7] expected 2 inputs but got 1 inputs for model 'm'", "INVALID_ARG"),
         ("[request id: 7] inference input 'X' data-type is 'INT32', but model 'm' expects 'FP32'", "INVALID_ARG"),
         ("CUDA out of memory", "INTERNAL"),

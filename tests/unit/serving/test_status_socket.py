@@ -29,6 +29,7 @@ NEWER_OF_A_TARGET = {
     "last_drift": None,
     "power_w": {"value": 0.0, "source": "unknown"},
     "memory_mb": {"value": 0.0, "source": "unknown"},
+    "removed": False,
 }
 TARGET = {
     "target": {"name": "onnx-cpu", "model": "m-onnx-cpu", "version": None, "backend": "cpu", "variant": "onnx"},
@@ -47,7 +48,14 @@ TARGET = {
     },
     **NEWER_OF_A_TARGET,
 }
-STATUS: dict[str, Any] = {"model": "m", "policy": "latency", "targets": [TARGET], "state": None, "power": {}}
+STATUS: dict[str, Any] = {
+    "model": "m",
+    "policy": "latency",
+    "targets": [TARGET],
+    "state": None,
+    "power": {},
+    "settings": None,
+}
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"
 SERVER = 4_000_000_001  # larger than any process id, so that nothing else on the machine is asked

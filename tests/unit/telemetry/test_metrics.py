@@ -72,7 +72,7 @@ def test_what_an_earlier_process_learned_is_not_counted_again() -> None:
     """A profile that was taken over brings its history; its counters go on, as a reload's do, from where they were."""
     profile = TargetProfile([(1, 2.0)])
     for _ in range(20):
-        profile.record_latency(2.0, 1.0, 0.0, 0.0, 2.0, alone=True)
+        profile.record_latency(2.0, 1.0, 2.0, alone=True)
     inherited = TargetProfile.from_state(profile.state())
     engine = RoutingEngine([(Target("t", "m"), inherited)], policy_named("latency"), rng=random.Random(9).random)
     stub: Any = FakeStub(lambda _: None)

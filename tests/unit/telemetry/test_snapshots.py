@@ -50,8 +50,8 @@ def learned(*, slow: float = 1.0, count: int = 60) -> TargetProfile:
     for _ in range(count):
         rows = rng.choice([1, 2, 4, 8])
         latency = slow * (1.0 + rows / 4) * rng.uniform(0.95, 1.05)
-        predicted = profile.predict_latency(16.0 * rows, 0.0, 0.0, rows)
-        profile.record_latency(latency, 16.0 * rows, 0.0, 0.0, predicted, alone=True, rows=rows)
+        predicted = profile.predict_latency(16.0 * rows, rows)
+        profile.record_latency(latency, 16.0 * rows, predicted, alone=True, rows=rows)
     return profile
 
 
@@ -94,8 +94,8 @@ def test_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
     Instance(tmp_path / "state").keep({"a": before})
     after = Instance(tmp_path / "state").profiles["a"]
     for rows in (1, 3, 8, 20):
-        expected = before.predict_latency(16.0 * rows, 0.0, 0.0, rows)
-        assert after.predict_latency(16.0 * rows, 0.0, 0.0, rows) == pytest.approx(expected, rel=1e-3)
+        expected = before.predict_latency(16.0 * rows, rows)
+        assert after.predict_latency(16.0 * rows, rows) == pytest.approx(expected, rel=1e-3)
     assert after.confidence == pytest.approx(before.confidence, rel=1e-3)
     assert after.predict_latency(16.0) > 5.0, "the build measured 1 ms"
 
