@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError, RequestError
-from triton_router.routing import filters, membership, selection
+from triton_router.routing import filters, membership, peers, selection
 from triton_router.routing.explanation import Explanation, explained
 from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.peers import LoadBoard, PeerAnswer
     from triton_router.routing.policies import Policy
     from triton_router.routing.protocols import Candidate, Filter
 
@@ -66,6 +67,8 @@ class RoutingEngine:
     ) -> None:
         self._all: list[Candidate] = []
         self._departed: list[Candidate] = []
+        self._board: LoadBoard | None = None
+        self._peers = peers.Peers()
         self._admit(targets, ())
         self._unfit = dict(barred or {})
         self._rng = rng
@@ -126,6 +129,9 @@ class RoutingEngine:
         """
         with self._lock:
             rules = self._rules
+            board = self._board
+            if board is not None and now >= board.due:
+                self._look_at(board, now)
             decision = self._decide(rules.applied_to(context) if rules.max_latency_ms else context, now, policy)
             self._asked += 1
             return decision
@@ -289,11 +295,29 @@ class RoutingEngine:
             self._learner.learn(now)
             return {candidate.target.name: candidate.profile.state() for candidate in self._all}
 
+    def share(self, board: LoadBoard | None) -> None:
+        """Post load and answers on a board from now on and count the peers' load there; None to end that."""
+        with self._lock:
+            self._board = self._learner.board = board
+            self._moor()
+
+    def hear(self, answers: Iterable[PeerAnswer]) -> None:
+        """Learn from answers that peers were given."""
+        with self._lock:
+            if not self._rules.learn:
+                return
+            for answer in answers:
+                for candidate in self._peers.named(answer.target):
+                    peers.learn(candidate, answer)
+                    candidate.confidence = self._learner.confidence(candidate)
+
     def sole_busy(self, backend: Backend) -> str:
         """Return the name of the only target of a backend with requests in flight; "" if there is none, or several."""
         with self._lock:
             everyone = (*self._all, *self._departed)
-            busy = [c.target.name for c in everyone if c.in_flight and c.target.backend is backend]
+            busy = [
+                c.target.name for c in everyone if (c.in_flight or c.peers_in_flight) and c.target.backend is backend
+            ]
         return busy[0] if len(busy) == 1 else ""
 
     def record_power(self, target: str, watts: float) -> None:
@@ -314,6 +338,18 @@ class RoutingEngine:
         everyone = [*self._departed, *self._all]
         self._by_name = {candidate.target.name: candidate for candidate in everyone}
         self._devices = membership.devices_of(everyone)
+        self._peers.meet(self._all)
+        self._moor()
+
+    def _moor(self) -> None:
+        self._peers.carry(())
+        if self._board is not None:
+            self._board.moor([*self._all, *self._departed])
+
+    def _look_at(self, board: LoadBoard, now: float) -> None:
+        loads = board.loads(now)
+        if loads is not None:
+            self._peers.carry(loads if self._rules.balance else ())
 
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
         present = {candidate.target.name for candidate in self._all}
@@ -474,14 +510,16 @@ class RoutingEngine:
         """Reserve a slot for what is asked: a context and its work."""
         context, work = asked
         device = candidate.device
-        ahead = candidate.work_in_flight
-        company = device.in_flight
+        ahead = candidate.work_in_flight + candidate.peers_work
+        company = device.in_flight + device.peers_in_flight
         candidate.in_flight += 1
         candidate.work_in_flight += work
         candidate.chosen += reason != "mirror"
         if self._rules.balance:
             device.in_flight += 1
             device.work_in_flight += work
+        if self._board is not None:
+            self._board.post(candidate)
         decision = RoutingDecision(
             candidate.target,
             reason,
@@ -514,6 +552,8 @@ class RoutingEngine:
         if self._rules.balance:
             device.in_flight -= 1
             device.work_in_flight = device.work_in_flight - decision.work if device.in_flight else 0.0
+        if self._board is not None:
+            self._board.post(candidate)
         if decision.reason == "mirror":
             self._mirrors.end(outcome.latency_ms)
 
@@ -527,7 +567,8 @@ class RoutingEngine:
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
 
     def _learn_figures(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        alone = not (decision.device_in_flight or decision.candidate.device.in_flight)
+        device = decision.candidate.device
+        alone = not (decision.device_in_flight or device.in_flight or device.peers_in_flight)
         self._learner.add(decision, outcome.latency_ms, now, alone=alone)
         if outcome.memory_mb:
             decision.candidate.profile.record_memory(outcome.memory_mb)

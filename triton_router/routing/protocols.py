@@ -36,6 +36,8 @@ class Device:
         settled_at: Until when that is known, in monotonic seconds.
         crowding: By what share of the time it takes alone a request delays each other one here, 0 to 1.
         felt: That share as each target was seen to feel it.
+        peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
+        peers_work: The sum of their work.
     """
 
     in_flight: int = 0
@@ -44,6 +46,8 @@ class Device:
     settled_at: float = 0.0
     crowding: float = 1.0
     felt: dict[str, float] = field(default_factory=dict[str, float])
+    peers_in_flight: int = 0
+    peers_work: float = 0.0
 
     def feel(self, target: str, crowding: float) -> None:
         """Note by how much company slows one target; what a request does to others is what the most sensitive feels."""
@@ -52,7 +56,7 @@ class Device:
 
     def settle(self, now: float) -> None:
         """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
-        busy = 1.0 if self.in_flight else 0.0
+        busy = 1.0 if self.in_flight or self.peers_in_flight else 0.0
         kept = exp(-max(0.0, now - self.settled_at) / UTILIZATION_MEMORY_S)
         self.utilization = busy + (self.utilization - busy) * kept
         self.settled_at = now
@@ -68,6 +72,9 @@ class Candidate:
     Attributes:
         in_flight: Requests reserved at the target and not yet finished.
         work_in_flight: The sum of their work.
+        peers_in_flight: Requests of other instances of the routed model, which ``in_flight`` leaves out.
+        peers_work: The sum of their work.
+        berth: Where its load is posted for them.
         weight: What its score is multiplied with, in [0, 1], by the rules in force.
         is_preferred: Whether the rules in force prefer its backend.
         needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
@@ -93,6 +100,9 @@ class Candidate:
     device: Device = field(default_factory=Device)
     in_flight: int = 0
     work_in_flight: float = 0.0
+    peers_in_flight: int = 0
+    peers_work: float = 0.0
+    berth: int = 0
     weight: float = 1.0
     is_preferred: bool = False
     needs_live_try: bool = False

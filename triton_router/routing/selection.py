@@ -23,9 +23,9 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     shape = (work, rows)
     for candidate in candidates:
         device = candidate.device
-        in_flight = device.in_flight
-        ahead = candidate.work_in_flight if in_flight else 0.0
-        candidate.device_ahead = device_ahead = device.work_in_flight - ahead if in_flight else 0.0
+        in_flight = device.in_flight + device.peers_in_flight
+        ahead = candidate.work_in_flight + candidate.peers_work if in_flight else 0.0
+        candidate.device_ahead = device_ahead = device.work_in_flight + device.peers_work - ahead if in_flight else 0.0
         expected, alone = candidate.profile.predict(shape, ahead, device_ahead, in_flight)
         candidate.expected_latency_ms = expected
         candidate.alone_ms = alone
