@@ -252,7 +252,7 @@ class RoutingEngine:
         if not self._mirrors.is_open or not context.may_explore or context.is_constrained:
             return None
         with self._lock:
-            others = [candidate for candidate in self._open if candidate is not decision.candidate]
+            others = [c for c in self._open if c is not decision.candidate and self._watch.can_be_tried(c)]
             if self._mirrors.under_way:
                 return None
             candidate = self._mirrors.choose(others, decision.work, context.batch_size, self._rng)
@@ -260,7 +260,7 @@ class RoutingEngine:
                 return None
             candidate.mirrored += 1
             selection.predict((candidate,), decision.work, context.batch_size)
-            return self._reserve((context, decision.work), candidate, "mirror", decision.chooser, 0.0)
+            return self._reserve((context, decision.work), candidate, "mirror", decision.chooser)
 
     def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
         """Return what `decide` would do and why; nothing is reserved, counted or learned."""
@@ -400,14 +400,16 @@ class RoutingEngine:
 
     def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
         work = context.work or context.counted_work()
+        if not self._watch.all_well:
+            self._watch.settle(now)
         if context.pinned:
             # Whatever its cap: what comes next in a sequence cannot wait for other requests, nor go elsewhere.
-            return self._without_choice((context, work), self._holder_of(context.pinned), "sequence", now)
+            return self._without_choice((context, work), self._holder_of(context.pinned), "sequence")
         if len(self._open) == 1 and not context.is_constrained:
             only = self._open[0]
             if full := filters.full(context, (only,), now):
                 raise _full([Rejection(candidate.target, reason) for candidate, reason in full])
-            return self._without_choice((context, work), only, "only", now)
+            return self._without_choice((context, work), only, "only")
         policy = self._policy_for(context, policy)
         kept, rejections, reason = self._considered(context, work, now, policy, self._open)
         if not kept:
@@ -421,7 +423,7 @@ class RoutingEngine:
                 index, reason = other, "explore"
         # Before the slot is taken: the choice was made in the state without it.
         propensity = selection.probabilities(context, kept, policy, explore)[index] if self._log_propensities else 0.0
-        decision = self._reserve((context, work), kept[index], reason, policy, now)
+        decision = self._reserve((context, work), kept[index], reason, policy)
         decision.propensity = propensity
         if self._rules.fallback:
             decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
@@ -448,7 +450,7 @@ class RoutingEngine:
         chosen = kept[policy.picker.pick(kept, self._rng)]
         chosen.retried += reason == "retry"
         chosen.hedged += reason == "hedge"
-        decision = self._reserve((context, work), chosen, reason, policy, now)
+        decision = self._reserve((context, work), chosen, reason, policy)
         # Of the targets that the policy would have chosen among, some were taken away from it: it has no propensity.
         decision.propensity = 0.0
         decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
@@ -487,25 +489,25 @@ class RoutingEngine:
         self, context: RoutingContext, able: list[Candidate], now: float, rejections: list[Rejection]
     ) -> tuple[list[Candidate], str]:
         """Return who is well enough and has room, and the decision's reason so far; the others are rejected."""
-        kept, resting, in_panic = self._watch.sort(able, now, lambda: self._retrying.risk(self._asked, now))
+        kept, resting, in_panic = self._watch.sort(able, now, self._retrying.risk(self._asked, now))
         rejections.extend(Rejection(candidate.target, why) for candidate, why in resting)
         if self._is_capped:
             kept = selection.without(filters.full(context, kept, now), kept, rejections)
         return kept, "full" if not kept else "panic" if in_panic else "policy"
 
     def _without_choice(
-        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, now: float
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str
     ) -> RoutingDecision:
         context, work = asked
         selection.predict((candidate,), work, context.batch_size)
         candidate.score = 1.0
-        decision = self._reserve(asked, candidate, reason, None, now)
+        decision = self._reserve(asked, candidate, reason, None)
         decision.rated = [(candidate, 1.0, candidate.expected_latency_ms)]
         decision.rejections = self._barred
         return decision
 
     def _reserve(
-        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, policy: Policy | None, now: float
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, policy: Policy | None
     ) -> RoutingDecision:
         """Reserve a slot for what is asked: a context and its work."""
         context, work = asked
@@ -538,7 +540,7 @@ class RoutingEngine:
             (),
         )
         if not candidate.health.is_well:
-            self._watch.reserved(decision, now)
+            self._watch.reserved(decision)
         return decision
 
     def _release(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
