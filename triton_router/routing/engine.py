@@ -446,6 +446,8 @@ class RoutingEngine:
         context, work = first.context, first.work
         policy = first.chooser or self._policy_for(context, None)
         kept, rejections, _ = self._considered(context, work, now, policy, others)
+        # Where its last answer was a failure, too, the request may well fail again.
+        kept = [candidate for candidate in kept if not candidate.health.consecutive_failures] or kept
         selection.rate(context, kept, policy)
         chosen = kept[policy.picker.pick(kept, self._rng)]
         chosen.retried += reason == "retry"
