@@ -153,6 +153,15 @@ class Chaos:
             time.sleep(0.02)
         return count
 
+    def await_none_out(self, model: str, *, within_s: float = _EVENT_S) -> None:
+        """Wait until a routed model leaves out no target. Raises `TimeoutError` if it does.
+
+        It takes requests to find out, which are the caller's to send.
+        """
+        with HealthWatch(lambda: self.served.status(model)) as watch:
+            now = time.monotonic()
+            watch.wait(lambda look: not look.out, now, within_s=within_s, what=f"{model} with all its targets")
+
     def heal(self, model: str, *targets: str) -> None:
         """Have these targets do well, loaded, alive and taking part again. Raises `TimeoutError` if one is not."""
         for target in targets:
@@ -161,13 +170,12 @@ class Chaos:
                 continue
             self.served.unload_model(target)
             self.served.load_model(target)
-        with HealthWatch(lambda: self.served.status(model)) as watch:
-            deadline = time.monotonic() + _EVENT_S
-            while not (watch.looks and set(targets) <= watch.looks[-1].well):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{', '.join(targets)} do not heal: {watch.looks[-1:]}")
-                with self.served.load(model, Habits(clients=4, grpc_clients=0, seconds=0.2)) as load:
-                    load.wait()
+        with (
+            self.served.load(model, Habits(clients=4, grpc_clients=0)),
+            HealthWatch(lambda: self.served.status(model)) as watch,
+        ):
+            now = time.monotonic()
+            watch.wait(lambda look: set(targets) <= look.well, now, within_s=_EVENT_S, what=f"{targets} well")
 
 
 def await_event(happened: Callable[[], bool], what: str, *, within_s: float = _EVENT_S) -> float:

@@ -254,6 +254,6 @@ class CheckedLoad:
         return False
 
     def _note_failure(self, error: Exception) -> None:
-        self.seen.failures[_DIGITS.sub("N", f"{error}"[:200])] += 1
+        self.seen.failures[_DIGITS.sub("N", f"{error}".splitlines()[0][:200])] += 1
         if len(self.seen.failed_at) < 100_000:
             self.seen.failed_at.append(time.monotonic())

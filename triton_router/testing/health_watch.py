@@ -16,17 +16,12 @@ _LOOK_EVERY_S = 0.04
 
 
 class Look(NamedTuple):
-    """What one look saw: the targets that were out, those that took part, and requests in flight at all."""
+    """What one look saw: targets left out, targets that take part (on trial is neither), requests in flight at all."""
 
     at: float
     out: frozenset[str]
     well: frozenset[str]
     in_flight: int
-
-
-def is_out(target: dict[str, Any]) -> bool:
-    """Return whether a target of a status is left out of decisions, or on trial after that."""
-    return target["stage"] in {"out", "trial"}
 
 
 def in_flight(status: dict[str, Any]) -> int:
@@ -79,7 +74,8 @@ class HealthWatch:
             except UnavailableError:
                 self._ending.wait(_LOOK_EVERY_S)
                 continue
-            targets = {target["target"]["name"]: target for target in status["targets"]}
-            out = frozenset(name for name, target in targets.items() if is_out(target))
-            self.looks.append(Look(begun, out, frozenset(targets) - out, in_flight(status)))
+            stages = {target["target"]["name"]: target["stage"] for target in status["targets"]}
+            out = frozenset(name for name, stage in stages.items() if stage == "out")
+            well = frozenset(name for name, stage in stages.items() if stage in {"well", "returning"})
+            self.looks.append(Look(begun, out, well, in_flight(status)))
             self._ending.wait(_LOOK_EVERY_S)

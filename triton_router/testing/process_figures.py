@@ -17,7 +17,7 @@ class ProcessFigures:
         private_kb: Memory that is its own.
         threads: Threads.
         files: Open file descriptors.
-        shared_kb: Size of the /dev/shm regions of Triton's Python backend that it maps.
+        shared_kb: Size of the /dev/shm regions that it maps, of backends written in Python.
     """
 
     resident_kb: int
@@ -75,7 +75,7 @@ def figures_of(pid: int) -> ProcessFigures:
 def _shared_bytes(process: Path) -> int:
     total = 0
     for line in (process / "maps").read_text().splitlines():
-        if "/triton_python_backend_shm" in line:  # marked as deleted where nothing but the processes holds it
+        if "_backend_shm_region_" in line:  # marked as deleted where nothing but the processes holds it
             begin, _, end = line.split(maxsplit=1)[0].partition("-")
             total += int(end, 16) - int(begin, 16)
     return total

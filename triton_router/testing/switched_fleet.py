@@ -57,7 +57,11 @@ class SwitchedFleet:
     def configure(self, name: str, targets: Sequence[Mapping[str, Any] | str], **settings: object) -> None:
         """Replace a routed model's ``router.yaml``, in one step."""
         listed = [{"name": one, "model": one} if isinstance(one, str) else dict(one) for one in targets]
-        _replace(self.repository / name / "router.yaml", yaml.safe_dump({"targets": listed, **settings}))
+        self.edit(name, yaml.safe_dump({"targets": listed, **settings}))
+
+    def edit(self, name: str, text: str) -> None:
+        """Replace a routed model's ``router.yaml`` by this text, in one step."""
+        _replace(self.repository / name / "router.yaml", text)
 
     def switch(self, target: str, line: str = "ok") -> None:
         """Have a target do something else from its next request on."""
