@@ -77,7 +77,13 @@ FAMILIES = (
         (),
         lambda target: target.latency.predicted_total_ms / 1e3,
     ),
-    Family("triton_router_in_flight", "GAUGE", "Requests at the target now", (), lambda target: target.in_flight),
+    Family(
+        "triton_router_in_flight",
+        "GAUGE",
+        "Requests at the target now, those of other instances of the routed model on this host included",
+        (),
+        lambda target: target.in_flight + target.peers_in_flight,
+    ),
     Family(
         "triton_router_resting",
         "GAUGE",
@@ -146,9 +152,18 @@ MODEL_FAMILIES = (
         "Edits of router.yaml that were not valid, or that a serving model cannot follow",
     ),
     ModelFamily(
+        "triton_router_instances",
+        "Instances of the routed model on this host that share load and what they learn, this one included",
+        kind="GAUGE",
+    ),
+    ModelFamily(
         "triton_router_settings_problem",
         "1 while router.yaml says something that the model does not follow",
         kind="GAUGE",
+    ),
+    ModelFamily(
+        "triton_router_target_processes_died_total",
+        "Processes of targets that died while the server held their model for ready",
     ),
 )
 """Every metric of a routed model; docs/metrics.md describes each."""
