@@ -49,9 +49,8 @@ def inherit(snapshots: Iterable[Snapshot], targets: Sequence[TargetConfig], mach
     for snapshot in snapshots:
         source = f"snapshot of {shortened(snapshot.instance, _LONGEST_NAME)!r}"
         if machine is not None and snapshot.machine != machine:
-            left.append(
-                f"{source}: learned on another machine ({shortened(snapshot.machine, _LONGEST_NAME)}, this is {machine})"
-            )
+            other = shortened(snapshot.machine, _LONGEST_NAME)
+            left.append(f"{source}: learned on another machine ({other}, this is {machine})")
             continue
         if not set(origins).isdisjoint(snapshot.origins):
             left.append(f"{source}: its evidence is in another snapshot already")
