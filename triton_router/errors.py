@@ -55,13 +55,23 @@ class OverloadedError(UnavailableError):
 
     Args:
         message: What there is too much of.
-        retry_after_ms: When it is worth another try; stands first in the message, as ``[retry-after-ms=N]``, for
-            programs to read.
+        retry_after_ms: When it is worth another try; stands first in the message, as ``[overloaded]
+            [retry-after-ms=N]``, for programs to read.
         hint: See `TritonRouterError`.
     """
 
     def __init__(self, message: str, *, retry_after_ms: float = 0.0, hint: str = "") -> None:
-        super().__init__(f"[retry-after-ms={max(1, round(retry_after_ms))}] {message}", hint=hint)
+        super().__init__(f"[overloaded] [retry-after-ms={max(1, round(retry_after_ms))}] {message}", hint=hint)
+
+
+class DeadlineError(UnavailableError):
+    """A request was not answered within its time. The message begins with ``[deadline-exceeded]``, for programs.
+
+    UNAVAILABLE, because neither HTTP's 504 nor gRPC's DEADLINE_EXCEEDED can be reached from a Triton model.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"[deadline-exceeded] {message}", hint=hint)
 
 
 class AllFullError(UnavailableError):
@@ -108,6 +118,7 @@ ERROR_TABLE: dict[type[TritonRouterError], ErrorMapping] = {
     NotFoundError: ErrorMapping("NOT_FOUND", 404, "NOT_FOUND", 1),
     UnavailableError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
     OverloadedError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
+    DeadlineError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
     AllFullError: ErrorMapping("UNAVAILABLE", 503, "UNAVAILABLE", 1),
     UnsupportedError: ErrorMapping("UNSUPPORTED", 501, "UNIMPLEMENTED", 1),
     BuildError: ErrorMapping("INTERNAL", 500, "INTERNAL", 1),

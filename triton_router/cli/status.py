@@ -41,7 +41,8 @@ def register(subparsers: Subparsers) -> None:
         summary="live view of routed models: traffic, latency, predictions",
         description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
         "latencies in milliseconds over the same requests. 'power' is measured, or as declared (~), or unknown (-). "
-        "'state' is ok, failing (since its last answer), resting (left out for a while after failures in a row), or "
+        "'state' is ok, failing (since its last answer), resting (left out, and why), on trial (one request "
+        "at a time finds out how it is), returning (carrying a growing part of its share), or "
         "removed from router.yaml and finishing what it has in flight, "
         "and the latest change of its speed.",
         examples=_EXAMPLES,
@@ -85,6 +86,11 @@ def remarks(status: dict[str, Any]) -> list[str]:
     settings = status["settings"]
     if settings is not None and settings["problem"]:
         lines.append(f"not followed: {settings['problem']}; the settings of before stay in force")
+    sharing = status["sharing"]
+    if sharing is not None and sharing["problem"]:
+        lines.append(f"sharing: {sharing['problem']}")
+    if sharing is not None and sharing["instances"] > 1:
+        lines.append(f"shares load and what it learns with {sharing['instances'] - 1} more on this host")
     state = status["state"]
     if state is not None and state["problem"]:
         lines.append(f"not kept: {state['problem']} ({state['errors']} errors)")
@@ -127,7 +133,11 @@ def _drift(target: dict[str, Any]) -> str:
 def _state(target: dict[str, Any]) -> str:
     if target["removed"]:
         return "removed, finishing"
-    if target["resting"]:
-        return "resting"
+    stage, why = target["stage"], printable(target["why"])
+    if target["resting"] or stage == "trial":
+        state = "resting" if target["resting"] else "on trial"
+        return f"{state} ({why})" if why else state
+    if stage == "returning":
+        return "returning"
     failures = target["consecutive_failures"]
     return f"failing ({failures} in a row)" if failures else "ok"

@@ -23,13 +23,16 @@ FIRST = 10
 _FREE = 0.001
 """Every request behind others also counts as this much evidence that as much load as it is itself costs nothing:
 loads that are tiny beside it say little of large ones."""
+_ENDLESS = 0.1
+"""Likewise, as much of each as it brings, that waiting for others ends when they have nothing left to do: where both
+explain what was seen, c2 takes it."""
 _NOVEL = 0.5
 """An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
 from."""
 _FIRST_GUESS: Four = (1.0, 0.0, 0.0, 0.0)
 """A target serves one request after the other, until it shows otherwise."""
 _UNKNOWN_FELT = 0.5
-"""What is taken for `LoadLaw.felt` until there is evidence: nobody knows whether targets of a device hinder each other."""
+"""What is taken for `LoadLaw.felt` until there is evidence of whether targets of a device hinder each other."""
 _MOST: Four = (1.25, 1.25, 1.25, 1.25)
 """No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
 more, because what requests take alone is not known exactly."""
@@ -120,7 +123,7 @@ class LoadLaw:
         x0, x1, x2, x3 = _features(alone_ms, load)
         x: Four = (x0 * weight, x1 * weight, x2 * weight, x3 * weight)
         free = _FREE * alone_ms * alone_ms * weight * weight
-        doubt: Four = (free if x0 else 0.0, 0.0, free if x2 else 0.0, 0.1 * x[3] * x[3])
+        doubt: Four = (free if x0 else 0.0, 0.0, free if x2 else 0.0, _ENDLESS * x[3] * x[3])
         self.fit.add(wait_ms * weight, x, doubt)
         self.fit.descend(1 if self.count > FIRST else _FIRST_SWEEPS)
 
@@ -146,9 +149,9 @@ class LoadLaw:
 
     def rescale(self, factor: float, kept: float) -> None:
         """Every wait takes ``factor`` times as long; the evidence for it weighs ``kept``."""
-        c0, c1, c2, c3 = self.fit.beta
         self.fit.rescale(1.0, kept)
-        self.fit.beta = tuple([min(c * factor, most) for c, most in zip(self.fit.beta, _MOST)])
+        c0, c1, c2, c3 = [min(c * factor, most) for c, most in zip(self.fit.beta, _MOST, strict=True)]
+        self.fit.beta = (c0, c1, c2, c3)
         self.fit.gradient = (0.0, 0.0, 0.0, 0.0)
 
     def merge(self, other: LoadLaw) -> None:

@@ -204,7 +204,7 @@ class TargetProfile:
         alone_ms = self._model.predict_alone(work, rows)
         return rows * 1000.0 / alone_ms if alone_ms > 0.0 else 0.0
 
-    def record_latency(  # noqa: PLR0913, PLR0917 - one plain call for each answer: a record object would cost more
+    def record_latency(
         self,
         latency_ms: float,
         work: float,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MOST_ROWS = 10_000
+
 
 class State:
     """One mapping of a stored state.
@@ -49,12 +51,12 @@ class State:
         return tuple([number(value, where, low, high) for value in values])
 
     def rows(self, key: str) -> list[object]:
-        """Return a list of anything, a thousand at most."""
+        """Return a list of anything, ten thousand at most: as much as ``profile_history_size`` may be."""
         value = self._get(key)
         if not isinstance(value, list):
             raise ValueError(f"{self._where}.{key} is not a list")  # noqa: TRY004 - likewise
         values = cast("list[object]", value)
-        if len(values) > 1000:
+        if len(values) > _MOST_ROWS:
             raise ValueError(f"{self._where}.{key} has {len(values)} values, more than any state")
         return values
 

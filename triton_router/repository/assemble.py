@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 import triton_router
-from triton_router.errors import ConfigError
+from triton_router.config.loading import load_yaml
+from triton_router.errors import ConfigError, NotFoundError
 from triton_router.repository import manifest, model_config
 from triton_router.repository.plan import BY_SUFFIX
 from triton_router.repository.target_config import Served, routed_config, router_yaml, target_config
@@ -175,12 +174,12 @@ def _present_settings(path: Path) -> dict[str, Any]:
     """Return the ``router.yaml`` that is there, which a user may have edited; empty if there is none.
 
     Raises:
-        ConfigError: It is not YAML.
+        ConfigError: It is not YAML of the kind that a router reads.
     """
     try:
-        value: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        value: object = load_yaml(path).data
+    except NotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="correct it, then add the version again") from error
+    except ConfigError as error:
+        raise ConfigError(error.message, hint=f"{error.hint}, then add the version again") from error
     return dict(value) if isinstance(value, dict) else {}

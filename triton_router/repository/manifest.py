@@ -10,7 +10,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, cast
 
+from triton_router.config.printable import shortened
 from triton_router.errors import ConfigError
+from triton_router.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,7 @@ def read(directory: Path) -> Manifest | None:
     """
     path = directory / MANIFEST_FILE
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return None
@@ -39,17 +41,23 @@ def read(directory: Path) -> Manifest | None:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
     try:
         value: object = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not valid JSON: {error}", hint=f"restore it, or remove {directory} and add the model again"
         ) from error
     found = cast("Manifest", value) if isinstance(value, dict) else {}
-    if found.get("schema") != SCHEMA or not isinstance(found.get("versions"), dict):
+    if found.get("schema") != SCHEMA or not _are_versions(found.get("versions")):
+        schema = shortened(str(found.get("schema")), 20)
         raise ConfigError(
-            f"{path} has schema {found.get('schema')!r}; this version of triton-router reads {SCHEMA}",
+            f"{path} has schema {schema}, or no versions; this version of triton-router reads {SCHEMA}",
             hint="use the triton-router that wrote it, or remove the model's directories and add it again",
         )
     return found
+
+
+def _are_versions(value: object) -> bool:
+    entries = cast("dict[str, object]", value).items() if isinstance(value, dict) else [("", None)]
+    return all(number.isdecimal() and isinstance(entry, dict) for number, entry in entries)
 
 
 def render(manifest: Manifest) -> str:

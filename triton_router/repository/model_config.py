@@ -11,6 +11,7 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
 
 from triton_router.errors import ConfigError, NotFoundError
+from triton_router.files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def parse(text: str, *, source: str) -> ModelConfig:
     """
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(
-            f"{source} has {len(text)} characters, more than {MAX_CONFIG_BYTES}",
+            f"{source} has more than {MAX_CONFIG_BYTES} characters",
             hint="a model configuration is a few kilobytes; check that this is the right file",
         )
     try:
@@ -82,7 +83,8 @@ def read(model_directory: Path) -> ModelConfig:
     """
     path = model_directory / CONFIG_FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path) as file:
+            text = file.read(MAX_CONFIG_BYTES + 1).decode()
     except FileNotFoundError as error:
         raise NotFoundError(
             f"model {model_directory.name!r} has no {CONFIG_FILE} in {model_directory}",

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError, RequestError
-from triton_router.routing import filters, membership, selection
+from triton_router.routing import filters, membership, peers, selection
 from triton_router.routing.explanation import Explanation, explained
 from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.peers import LoadBoard, PeerAnswer
     from triton_router.routing.policies import Policy
     from triton_router.routing.protocols import Candidate, Filter
 
@@ -66,6 +67,8 @@ class RoutingEngine:
     ) -> None:
         self._all: list[Candidate] = []
         self._departed: list[Candidate] = []
+        self._board: LoadBoard | None = None
+        self._peers = peers.Peers()
         self._admit(targets, ())
         self._unfit = dict(barred or {})
         self._rng = rng
@@ -126,6 +129,9 @@ class RoutingEngine:
         """
         with self._lock:
             rules = self._rules
+            board = self._board
+            if board is not None and now >= board.due:
+                self._look_at(board, now)
             decision = self._decide(rules.applied_to(context) if rules.max_latency_ms else context, now, policy)
             self._asked += 1
             return decision
@@ -246,7 +252,7 @@ class RoutingEngine:
         if not self._mirrors.is_open or not context.may_explore or context.is_constrained:
             return None
         with self._lock:
-            others = [candidate for candidate in self._open if candidate is not decision.candidate]
+            others = [c for c in self._open if c is not decision.candidate and self._watch.can_be_tried(c)]
             if self._mirrors.under_way:
                 return None
             candidate = self._mirrors.choose(others, decision.work, context.batch_size, self._rng)
@@ -254,7 +260,7 @@ class RoutingEngine:
                 return None
             candidate.mirrored += 1
             selection.predict((candidate,), decision.work, context.batch_size)
-            return self._reserve((context, decision.work), candidate, "mirror", decision.chooser, 0.0)
+            return self._reserve((context, decision.work), candidate, "mirror", decision.chooser)
 
     def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
         """Return what `decide` would do and why; nothing is reserved, counted or learned."""
@@ -289,11 +295,29 @@ class RoutingEngine:
             self._learner.learn(now)
             return {candidate.target.name: candidate.profile.state() for candidate in self._all}
 
+    def share(self, board: LoadBoard | None) -> None:
+        """Post load and answers on a board from now on and count the peers' load there; None to end that."""
+        with self._lock:
+            self._board = self._learner.board = board
+            self._moor()
+
+    def hear(self, answers: Iterable[PeerAnswer]) -> None:
+        """Learn from answers that peers were given."""
+        with self._lock:
+            if not self._rules.learn:
+                return
+            for answer in answers:
+                for candidate in self._peers.named(answer.target):
+                    peers.learn(candidate, answer)
+                    candidate.confidence = self._learner.confidence(candidate)
+
     def sole_busy(self, backend: Backend) -> str:
         """Return the name of the only target of a backend with requests in flight; "" if there is none, or several."""
         with self._lock:
             everyone = (*self._all, *self._departed)
-            busy = [c.target.name for c in everyone if c.in_flight and c.target.backend is backend]
+            busy = [
+                c.target.name for c in everyone if (c.in_flight or c.peers_in_flight) and c.target.backend is backend
+            ]
         return busy[0] if len(busy) == 1 else ""
 
     def record_power(self, target: str, watts: float) -> None:
@@ -313,6 +337,18 @@ class RoutingEngine:
         everyone = [*self._departed, *self._all]
         self._by_name = {candidate.target.name: candidate for candidate in everyone}
         self._devices = membership.devices_of(everyone)
+        self._peers.meet(self._all)
+        self._moor()
+
+    def _moor(self) -> None:
+        self._peers.carry(())
+        if self._board is not None:
+            self._board.moor([*self._all, *self._departed])
+
+    def _look_at(self, board: LoadBoard, now: float) -> None:
+        loads = board.loads(now)
+        if loads is not None:
+            self._peers.carry(loads if self._rules.balance else ())
 
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
         present = {candidate.target.name for candidate in self._all}
@@ -362,14 +398,16 @@ class RoutingEngine:
 
     def _decide(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
         work = context.work or context.counted_work()
+        if not self._watch.all_well:
+            self._watch.settle(now)
         if context.pinned:
             # Whatever its cap: what comes next in a sequence cannot wait for other requests, nor go elsewhere.
-            return self._without_choice((context, work), self._holder_of(context.pinned), "sequence", now)
+            return self._without_choice((context, work), self._holder_of(context.pinned), "sequence")
         if len(self._open) == 1 and not context.is_constrained:
             only = self._open[0]
             if full := filters.full(context, (only,), now):
                 raise _full([Rejection(candidate.target, reason) for candidate, reason in full])
-            return self._without_choice((context, work), only, "only", now)
+            return self._without_choice((context, work), only, "only")
         policy = self._policy_for(context, policy)
         kept, rejections, reason = self._considered(context, work, now, policy, self._open)
         if not kept:
@@ -383,7 +421,7 @@ class RoutingEngine:
                 index, reason = other, "explore"
         # Before the slot is taken: the choice was made in the state without it.
         propensity = selection.probabilities(context, kept, policy, explore)[index] if self._log_propensities else 0.0
-        decision = self._reserve((context, work), kept[index], reason, policy, now)
+        decision = self._reserve((context, work), kept[index], reason, policy)
         decision.propensity = propensity
         if self._rules.fallback:
             decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
@@ -406,11 +444,13 @@ class RoutingEngine:
         context, work = first.context, first.work
         policy = first.chooser or self._policy_for(context, None)
         kept, rejections, _ = self._considered(context, work, now, policy, others)
+        # Where its last answer was a failure, too, the request may well fail again.
+        kept = [candidate for candidate in kept if not candidate.health.consecutive_failures] or kept
         selection.rate(context, kept, policy)
         chosen = kept[policy.picker.pick(kept, self._rng)]
         chosen.retried += reason == "retry"
         chosen.hedged += reason == "hedge"
-        decision = self._reserve((context, work), chosen, reason, policy, now)
+        decision = self._reserve((context, work), chosen, reason, policy)
         # Of the targets that the policy would have chosen among, some were taken away from it: it has no propensity.
         decision.propensity = 0.0
         decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]
@@ -449,30 +489,32 @@ class RoutingEngine:
         self, context: RoutingContext, able: list[Candidate], now: float, rejections: list[Rejection]
     ) -> tuple[list[Candidate], str]:
         """Return who is well enough and has room, and the decision's reason so far; the others are rejected."""
-        kept, resting, in_panic = self._watch.sort(able, now, lambda: self._retrying.risk(self._asked, now))
+        kept, resting, in_panic = self._watch.sort(able, now, self._retrying.risk(self._asked, now))
         rejections.extend(Rejection(candidate.target, why) for candidate, why in resting)
         if self._is_capped:
             kept = selection.without(filters.full(context, kept, now), kept, rejections)
         return kept, "full" if not kept else "panic" if in_panic else "policy"
 
     def _without_choice(
-        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, now: float
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str
     ) -> RoutingDecision:
         context, work = asked
         selection.predict((candidate,), work, context.batch_size)
         candidate.score = 1.0
-        decision = self._reserve(asked, candidate, reason, None, now)
+        decision = self._reserve(asked, candidate, reason, None)
         decision.rated = [(candidate, 1.0, candidate.expected_latency_ms)]
         decision.rejections = self._barred
         return decision
 
     def _reserve(
-        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, policy: Policy | None, now: float
+        self, asked: tuple[RoutingContext, float], candidate: Candidate, reason: str, policy: Policy | None
     ) -> RoutingDecision:
         """Reserve a slot for what is asked: a context and its work."""
         context, work = asked
         candidate.take(candidate.alone_ms, counted=self._rules.balance)
         candidate.chosen += reason != "mirror"
+        if self._board is not None:
+            self._board.post(candidate)
         decision = RoutingDecision(
             candidate.target,
             reason,
@@ -489,7 +531,7 @@ class RoutingEngine:
             (),
         )
         if not candidate.health.is_well:
-            self._watch.reserved(decision, now)
+            self._watch.reserved(decision)
         return decision
 
     def _release(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
@@ -497,6 +539,8 @@ class RoutingEngine:
         if self._rules.max_backend_utilization:
             candidate.device.settle(now)
         candidate.release(decision.alone_ms, counted=self._rules.balance)
+        if self._board is not None:
+            self._board.post(candidate)
         if decision.reason == "mirror":
             self._mirrors.end(outcome.latency_ms)
 
@@ -510,7 +554,8 @@ class RoutingEngine:
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
 
     def _learn_figures(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        alone = not (decision.load.in_flight or decision.candidate.device.in_flight)
+        device = decision.candidate.device
+        alone = not (decision.load.in_flight or device.in_flight or device.peers_in_flight)
         self._learner.add(decision, outcome.latency_ms, now, alone=alone)
         if outcome.memory_mb:
             decision.candidate.profile.record_memory(outcome.memory_mb)

@@ -61,7 +61,9 @@ def full(_context: RoutingContext, candidates: Sequence[Candidate], _now: float)
 
 def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
     """Reject targets of unknown speed that are already being tried: one request finds out, not a herd."""
-    return [(c, "unproven, and being tried") for c in candidates if c.in_flight and not c.is_proven]
+    return [
+        (c, "unproven, and being tried") for c in candidates if (c.in_flight or c.peers_in_flight) and not c.is_proven
+    ]
 
 
 def unproven(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
@@ -118,7 +120,7 @@ class Overloaded:
         busy = [
             (c, f"device busy for more than {bound:.0%} of the time")
             for c in candidates
-            if c.device.in_flight and c.device.utilization > bound
+            if (c.device.in_flight or c.device.peers_in_flight) and c.device.utilization > bound
         ]
         return busy if len(busy) < len(candidates) else ()
 

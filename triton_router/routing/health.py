@@ -71,6 +71,7 @@ class Health:
         "_pause",
         "_problem_until",
         "_ramp_s",
+        "_rests_since",
         "_seconds_out",
         "_try_until",
         "cause",
@@ -102,6 +103,7 @@ class Health:
         self._is_out = False
         self._out_since = self._out_until = self._forget_at = 0.0
         self._pause = 0.0
+        self._rests_since = 0.0
         self._problem_until = 0.0
         self._try_until = 0.0
         self._is_ramping = False
@@ -131,6 +133,10 @@ class Health:
         if self.is_marked(now):
             return self.problem
         return self.why if self._is_out else ""
+
+    def has_rested(self, now: float, seconds: float) -> bool:
+        """Whether it has been left alone for so long since it last failed."""
+        return now - self._rests_since >= seconds
 
     def is_tried(self, now: float) -> bool:
         """Whether a request is finding out how it is."""
@@ -195,8 +201,9 @@ class Health:
         self._try_until = 0.0
 
     def try_failed(self, now: float, rules: HealthRules, rng: Callable[[], float]) -> None:
-        """Leave it out again, for twice as long, unless another try failed just before."""
+        """Leave it out again, for twice as long; for the rest of its pause if it was tried before that was over."""
         self._try_until = 0.0
+        self._rests_since = now
         if self._is_out and now >= self._out_until:
             self._rest(now, rules, rng)
 
@@ -239,4 +246,5 @@ class Health:
 
     def _rest(self, now: float, rules: HealthRules, rng: Callable[[], float]) -> None:
         self._pause = min(max(2.0 * self._pause, rules.first_pause_s), max(rules.longest_pause_s, rules.first_pause_s))
+        self._rests_since = now
         self._out_until = now + self._pause * (1.0 - _JITTER * rng())

@@ -7,6 +7,7 @@ machine that is slow as a whole sends nobody out: there is nobody who would do b
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.routing.health import WINDOW, Cause, Stage
@@ -15,6 +16,7 @@ from triton_router.routing.resilience import HealthRules
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from triton_router.routing.health import Health
     from triton_router.routing.protocols import Candidate
     from triton_router.routing.types import RoutingDecision
 
@@ -25,7 +27,7 @@ _CLEARLY = 2.0
 """A target that fails this many times as often as its peers fails by itself."""
 _RECENT_S = 60.0
 """Failures of peers that are older do not excuse it."""
-_SLOW_RUN = 5
+_SLOW_RUN = 4
 """Slow answers in a row; those under way when the first came do not count: one stall of the machine slows them all."""
 _SAME_TIME_S = 10.0
 """Peers that were slow within this time are slow as well."""
@@ -45,6 +47,15 @@ class Sorted(NamedTuple):
     in_panic: bool
 
 
+class _Lists(NamedTuple):
+    """Who may be chosen; and with the reason who carries its part, who is out, and in whom a check found a problem."""
+
+    kept: list[Candidate]
+    ramping: list[tuple[Candidate, str]]
+    out: list[tuple[Candidate, str]]
+    marked: list[tuple[Candidate, str]]
+
+
 class HealthWatch:
     """Watches the targets of one engine, under its lock.
 
@@ -55,15 +66,17 @@ class HealthWatch:
         rules: When a target goes out, and how it comes back.
         members: The targets that can be chosen.
         all_well: Whether nothing at all is held against any of them, as last brought up to date.
+        now: When that was, in monotonic seconds.
     """
 
-    __slots__ = ("_rng", "all_well", "members", "rules")
+    __slots__ = ("_rng", "all_well", "members", "now", "rules")
 
     def __init__(self, rng: Callable[[], float]) -> None:
         self._rng = rng
         self.rules = HealthRules()
         self.members: Sequence[Candidate] = ()
         self.all_well = True
+        self.now = 0.0
 
     def admit(self, members: Sequence[Candidate], rules: HealthRules) -> None:
         """Watch these from now on, by these rules."""
@@ -72,17 +85,23 @@ class HealthWatch:
 
     def settle(self, now: float) -> None:
         """Bring everyone up to ``now`` (monotonic seconds)."""
+        self.now = now
         for member in self.members:
             if not member.health.is_well:
                 member.health.settle(now, self.rules)
         self.all_well = all(member.health.is_well for member in self.members)
 
-    def reserved(self, decision: RoutingDecision, now: float) -> None:
-        """Note a decision for a target that is not simply well: perhaps it is a try."""
+    def can_be_tried(self, candidate: Candidate) -> bool:
+        """Whether a copy may find out how a target is: it is well, or it has rested and nobody is finding out."""
+        health = candidate.health
+        return health.is_well or (health.stage(self.now) is Stage.TRIAL and not health.is_tried(self.now))
+
+    def reserved(self, decision: RoutingDecision) -> None:
+        """Note a decision, just made, for a target that is not simply well: perhaps it is a try."""
         health = decision.candidate.health
         if health.is_out:
             decision.is_trial = True
-            health.try_begins(now, self.rules)
+            health.try_begins(self.now, self.rules)
 
     def answered(self, decision: RoutingDecision, latency_ms: float, now: float) -> None:
         """Note an answer and how long it took."""
@@ -128,60 +147,69 @@ class HealthWatch:
         candidate.health.settle(now, self.rules)
         self.all_well = all(member.health.is_well for member in self.members)
 
-    def sort(self, able: Sequence[Candidate], now: float, tries: Callable[[], float]) -> Sorted:
+    def sort(self, able: Sequence[Candidate], now: float, risk: float) -> Sorted:
         """Say who of the ``able`` may be chosen.
 
-        Where most are out, those that are merely slow are considered again, and those that fail are tried without
-        waiting for the end of their pause, one request each, as long as a retry would save it. Where nobody is left,
-        whoever is returning takes more than its part, else everybody is considered who was not found unable to serve,
-        else everybody.
+        Where most are out, those that are merely slow are considered again, and nobody else waits longer than the first
+        pause to be tried. Where nobody is left, whoever is returning takes more than its part; else everybody is
+        considered who was not found unable to serve; else everybody.
 
         Args:
             able: At least one.
             now: Monotonic seconds.
-            tries: Returns how many requests may be risked now.
+            risk: Requests that may be risked at a target that probably fails, because a retry would save them; infinite
+                where nothing is tried again.
         """
         self.settle(now)
-        kept: list[Candidate] = []
-        ramping: list[tuple[Candidate, str]] = []
-        out: list[tuple[Candidate, str]] = []
-        marked: list[tuple[Candidate, str]] = []
+        lists = _Lists([], [], [], [])
         for candidate in able:
-            health = candidate.health
-            stage = Stage.WELL if health.is_well else health.stage(now)
-            if health.is_marked(now):
-                marked.append((candidate, health.problem))
-            elif stage is Stage.OUT:
-                out.append((candidate, f"resting {health.why}"))
-            elif stage is Stage.TRIAL and health.is_tried(now):
-                out.append((candidate, "on probation, and being tried"))
-            elif stage is Stage.RETURNING and candidate.in_flight >= self._part(health.ramp(now)):
-                ramping.append((candidate, "returning, and carrying its part already"))
+            if candidate.health.is_well:
+                lists.kept.append(candidate)
             else:
-                kept.append(candidate)
+                self._place(candidate, lists, risk)
+        kept, ramping, out, marked = lists
         if not kept:
-            return _whoever_is_left(ramping, out, marked)
-        risked = {id(candidate) for candidate in self._risked(out, now, tries)}
+            return _whoever_is_left(lists)
+        risked = self._risked(out, risk) if out else ()
+        if not risked:
+            return Sorted(kept, [*ramping, *out, *marked], in_panic=False)
         return Sorted(
-            [c for c in able if id(c) in risked or c in kept] if risked else kept,
-            [*ramping, *(one for one in out if id(one[0]) not in risked), *marked],
-            in_panic=bool(risked),
+            [candidate for candidate in able if candidate in kept or candidate in risked],
+            [*ramping, *(one for one in out if one[0] not in risked), *marked],
+            in_panic=True,
         )
 
-    def _risked(self, out: Sequence[tuple[Candidate, str]], now: float, tries: Callable[[], float]) -> list[Candidate]:
-        """Return who of those out is considered all the same because most are out, although somebody is well."""
-        unmarked = [member for member in self.members if not member.health.is_marked(now)]
-        if not out or sum(member.health.is_out for member in unmarked) <= self.rules.panic_share * len(unmarked):
+    def _place(self, candidate: Candidate, lists: _Lists, risk: float) -> None:
+        """Put a target that is not simply well where it belongs."""
+        health, now = candidate.health, self.now
+        stage = health.stage(now)
+        if health.is_marked(now):
+            lists.marked.append((candidate, health.problem))
+        elif stage is Stage.OUT:
+            lists.out.append((candidate, f"resting {health.why}"))
+        elif stage is Stage.TRIAL and health.is_tried(now):
+            lists.out.append((candidate, "on probation, and being tried"))
+        elif stage is Stage.TRIAL and risk < 1.0 and not health.has_rested(now, 2.0 * self.rules.longest_pause_s):
+            lists.out.append((candidate, "on probation, and no retry is left that would save a try"))
+        elif stage is Stage.RETURNING and candidate.in_flight >= self._part(health.ramp(now)):
+            lists.ramping.append((candidate, "returning, and carrying its part already"))
+        else:
+            lists.kept.append(candidate)
+
+    def _risked(self, out: Sequence[tuple[Candidate, str]], risk: float) -> list[Candidate]:
+        """Return who of those out is considered because most are, although somebody is well."""
+        now, rules = self.now, self.rules
+        unmarked = [member.health for member in self.members if not member.health.is_marked(now)]
+        if sum(health.stage(now) is Stage.OUT for health in unmarked) <= rules.panic_share * len(unmarked):
             return []
-        left = tries() - sum(candidate.in_flight for candidate, _ in out)
-        risked: list[Candidate] = []
-        for candidate, _ in out:
-            if candidate.health.cause is Cause.SLOW:
-                risked.append(candidate)
-            elif left >= 1.0 and not candidate.health.is_tried(now):
-                left -= 1.0
-                risked.append(candidate)
-        return risked
+        can_save = 1.0 <= risk < inf
+        return [candidate for candidate, _ in out if self._is_worth_a_try(candidate.health, can_save=can_save)]
+
+    def _is_worth_a_try(self, health: Health, *, can_save: bool) -> bool:
+        """Whether a request may go to a target that is out, others being well: a slow one answers all the same."""
+        if health.cause is Cause.SLOW:
+            return True
+        return can_save and not health.is_tried(self.now) and health.has_rested(self.now, self.rules.first_pause_s)
 
     def _part(self, ramp: float) -> float:
         """Return how much may be in flight at a target that is returning: at least one, at last as much as it gets."""
@@ -216,9 +244,7 @@ class HealthWatch:
             return
         if self._is_slow_alone(decision, latency_ms, now):
             times = latency_ms / decision.expected_latency_ms
-            self._send_out(
-                candidate, Cause.SLOW, f"after a run of answers up to {times:.0f} times as slow as usual", now
-            )
+            self._send_out(candidate, Cause.SLOW, f"after answers that took {times:.0f} times as long as expected", now)
 
     def _is_slow_alone(self, decision: RoutingDecision, latency_ms: float, now: float) -> bool:
         """Whether another target would have answered sooner, and those that answered lately were not slow as well."""
@@ -231,10 +257,8 @@ class HealthWatch:
         return any(0.0 < peer.profile.predict_alone(work, rows) < latency_ms for peer in peers)
 
 
-def _whoever_is_left(
-    ramping: list[tuple[Candidate, str]], out: list[tuple[Candidate, str]], marked: list[tuple[Candidate, str]]
-) -> Sorted:
+def _whoever_is_left(lists: _Lists) -> Sorted:
+    _, ramping, out, marked = lists
     if ramping:
         return Sorted([candidate for candidate, _ in ramping], [*out, *marked], in_panic=False)
-    considered = out or marked
-    return Sorted([candidate for candidate, _ in considered], [*out, *marked], in_panic=True)
+    return Sorted([candidate for candidate, _ in out or marked], [*out, *marked], in_panic=True)

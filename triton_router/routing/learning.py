@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from triton_router.routing.peers import LoadBoard
     from triton_router.routing.protocols import Candidate
     from triton_router.routing.types import RoutingDecision
 
@@ -29,15 +30,17 @@ class Learner:
     Attributes:
         warmup: Answers that a target must have given before its predictions are trusted.
         learned_at: When that was done last, in monotonic seconds.
+        board: Where peers are told of each answer, if there are any.
     """
 
-    __slots__ = ("_slowed", "_waiting", "learned_at", "warmup")
+    __slots__ = ("_slowed", "_waiting", "board", "learned_at", "warmup")
 
     def __init__(self, slowed: Callable[[Candidate], None]) -> None:
         self._slowed = slowed
         self.warmup = 0
         self._waiting: list[tuple[RoutingDecision, float, bool]] = []
         self.learned_at = 0.0
+        self.board: LoadBoard | None = None
 
     def add(self, decision: RoutingDecision, latency_ms: float, now: float, *, alone: bool) -> None:
         """Learn a served request's latency, now or soon.
@@ -66,6 +69,8 @@ class Learner:
                 rows=decision.context.batch_size,
                 load=decision.load,
             )
+            if self.board is not None:
+                self.board.tell(decision, latency_ms, alone=alone)
             candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)
             candidate.learn_of_load(profile.queueing, profile.felt)

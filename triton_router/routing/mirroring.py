@@ -136,5 +136,9 @@ class Mirroring:
 
 def _can_be_looked_at(candidate: Candidate) -> bool:
     health = candidate.health
-    is_well = health.is_well and not health.consecutive_failures and not candidate.needs_live_try
-    return is_well and not candidate.in_flight and candidate.device.in_flight <= _COMPANY
+    # One that failed just now is left alone; one that has rested after failing may be looked at.
+    if health.consecutive_failures and not health.is_out:
+        return False
+    device = candidate.device
+    is_idle = not (candidate.in_flight or candidate.peers_in_flight)
+    return is_idle and not candidate.needs_live_try and device.in_flight + device.peers_in_flight <= _COMPANY

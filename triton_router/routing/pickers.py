@@ -79,5 +79,6 @@ class Proportional:
 
 
 def _idlest(candidates: Sequence[Candidate], tied: list[int]) -> list[int]:
-    fewest = min(candidates[index].in_flight for index in tied)
-    return [index for index in tied if candidates[index].in_flight == fewest]
+    in_flight = [candidates[index].in_flight + candidates[index].peers_in_flight for index in tied]
+    fewest = min(in_flight)
+    return [index for index, count in zip(tied, in_flight, strict=True) if count == fewest]

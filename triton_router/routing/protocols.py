@@ -37,6 +37,10 @@ class Device:
         felt: What they feel of one more request at none of them, in shares of its own time, all together.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
+        peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
+        peers_ms: What they take alone, all together; milliseconds.
+        peers_busy: Targets that have some of those.
+        peers_felt: As ``felt``, for those.
     """
 
     in_flight: int = 0
@@ -45,6 +49,10 @@ class Device:
     felt: float = 0.0
     utilization: float = 0.0
     settled_at: float = 0.0
+    peers_in_flight: int = 0
+    peers_ms: float = 0.0
+    peers_busy: int = 0
+    peers_felt: float = 0.0
 
     def empty(self) -> None:
         """Have nothing in flight: it is counted anew."""
@@ -53,7 +61,7 @@ class Device:
 
     def settle(self, now: float) -> None:
         """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
-        busy = 1.0 if self.in_flight else 0.0
+        busy = 1.0 if self.in_flight or self.peers_in_flight else 0.0
         kept = exp(-max(0.0, now - self.settled_at) / UTILIZATION_MEMORY_S)
         self.utilization = busy + (self.utilization - busy) * kept
         self.settled_at = now
@@ -71,6 +79,9 @@ class Candidate:
         ms_in_flight: What they were expected to take alone, all together; milliseconds.
         queueing: By what share of its own time a request delays others at the target, 0 to 2.
         felt: By what share of its own time a request elsewhere on the device delays one here, 0 to 1.
+        peers_in_flight: Requests of other instances of the routed model, which ``in_flight`` leaves out.
+        peers_ms: What they take alone, all together; milliseconds.
+        berth: Where its load is posted for them.
         weight: What its score is multiplied with, in [0, 1], by the rules in force.
         is_preferred: Whether the rules in force prefer its backend.
         needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
@@ -98,6 +109,9 @@ class Candidate:
     ms_in_flight: float = 0.0
     queueing: float = 1.0
     felt: float = 0.5
+    peers_in_flight: int = 0
+    peers_ms: float = 0.0
+    berth: int = 0
     weight: float = 1.0
     is_preferred: bool = False
     needs_live_try: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from triton_router.routing.retry_budget import RetryBudget
@@ -60,10 +61,15 @@ class Retrying:
         self.refused[why] = self.refused.get(why, 0) + 1
 
     def risk(self, requests: int, now: float) -> float:
-        """Return how many requests may be risked at targets that probably fail: each must be saved by a retry."""
-        if not self.rules.idempotent or self.rules.attempts < 2:
-            return 0.0
-        return self.budget.left(requests, now) - self.rules.retry_burst / 2.0
+        """Return how many requests may be risked at targets that may fail: each would be saved by a retry.
+
+        Half of the burst is kept for what nobody foresees. Infinite where nothing is tried again: there is nothing to
+        save up.
+        """
+        rules = self.rules
+        if not rules.idempotent or rules.attempts == 1 or not (rules.retry_share or rules.retry_burst):
+            return inf
+        return self.budget.left(requests, now) - rules.retry_burst / 2.0
 
     def overdue_ms(self, profile: TargetProfile, expected_ms: float) -> float:
         """Return after how long an attempt is given up."""

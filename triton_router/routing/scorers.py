@@ -52,7 +52,7 @@ def throughput(_context: RoutingContext, candidates: Sequence[Candidate]) -> lis
     Giving each job to the machine that finishes it first keeps all of them busy (Graham, *Bounds on Multiprocessing
     Timing Anomalies*, 1969); the load is shared out in proportion to what each device can do.
     """
-    return _shares([(1 + c.device.in_flight) * c.alone_ms for c in candidates])
+    return _shares([(1 + c.device.in_flight + c.device.peers_in_flight) * c.alone_ms for c in candidates])
 
 
 def power(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
@@ -80,12 +80,12 @@ def complexity(_context: RoutingContext, candidates: Sequence[Candidate]) -> lis
 
 def resources(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by how free the device is: 1 / (1 + requests in flight there)."""
-    return [1.0 / (1 + c.device.in_flight) for c in candidates]
+    return [1.0 / (1 + c.device.in_flight + c.device.peers_in_flight) for c in candidates]
 
 
 def least_request(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
     """Rate by requests in flight: 1 / (1 + in flight)."""
-    return [1.0 / (1 + c.in_flight) for c in candidates]
+    return [1.0 / (1 + c.in_flight + c.peers_in_flight) for c in candidates]
 
 
 def equal(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:

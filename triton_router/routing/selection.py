@@ -24,19 +24,20 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     shape = (work, rows)
     for candidate in candidates:
         device = candidate.device
-        if not device.in_flight:
+        if not (device.in_flight or device.peers_in_flight):
             candidate.load = IDLE
             expected, alone = candidate.profile.predict(shape, IDLE)
             candidate.others_ms = 0.0
         else:
-            here = candidate.in_flight
-            ahead = candidate.ms_in_flight
-            targets = device.busy - 1 if here else device.busy
-            elsewhere = device.ms_in_flight - ahead if targets else 0.0
-            load = candidate.load = Load(ahead, here, elsewhere, device.in_flight - here, targets)
+            here = candidate.in_flight + candidate.peers_in_flight
+            ahead = candidate.ms_in_flight + candidate.peers_ms
+            company = device.in_flight + device.peers_in_flight - here
+            elsewhere = device.ms_in_flight + device.peers_ms - ahead if company else 0.0
+            busy = max(device.peers_busy, device.busy)
+            load = candidate.load = Load(ahead, here, elsewhere, company, busy - 1 if here and company else busy)
             expected, alone = candidate.profile.predict(shape, load)
             # Who is ahead at the target does not wait for it, but who comes later does; elsewhere both do.
-            felt_elsewhere = device.felt - candidate.felt * here
+            felt_elsewhere = device.felt + device.peers_felt - candidate.felt * here if company else 0.0
             candidate.others_ms = alone * (candidate.queueing * here + 2.0 * felt_elsewhere)
         candidate.expected_latency_ms = expected
         candidate.alone_ms = alone

@@ -42,6 +42,7 @@ class TargetSnapshot:
         seconds_out: For how long it has been out, all in all.
         retried: Requests that it got because an attempt elsewhere failed; in ``chosen`` too.
         hedged: Requests that it got because one elsewhere took long; likewise.
+        peers_in_flight: Requests of other instances of the routed model at it, which ``in_flight`` leaves out.
         removed: Whether it is no longer among the targets, and only finishes what it has in flight.
     """
 
@@ -70,6 +71,7 @@ class TargetSnapshot:
     retried: int
     hedged: int
     removed: bool = False
+    peers_in_flight: int = 0
 
 
 def snapshot_of(candidate: Candidate, now: float, *, removed: bool = False) -> TargetSnapshot:
@@ -102,4 +104,5 @@ def snapshot_of(candidate: Candidate, now: float, *, removed: bool = False) -> T
         retried=candidate.retried,
         hedged=candidate.hedged,
         removed=removed,
+        peers_in_flight=candidate.peers_in_flight,
     )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from triton_router.config.resilience_settings import DeadlineConfig, HedgeConfig, QueueConfig, RetryConfig
+from triton_router.serving.admission import Admission
 from triton_router.serving.answering import Answering
+from triton_router.serving.bounds import Bounds
 from triton_router.serving.call_lane import CallLane
 from triton_router.serving.capabilities import has_response_parameters
 from triton_router.serving.dispatch import Dispatcher
+from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.merging import MergedCalls, Merging
 from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
+from triton_router.serving.resilience_counts import ResilienceCounts
+from triton_router.serving.waiting_room import WaitingRoom
 from triton_router.serving.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from triton_router.config.router_config import RouterConfig, TargetConfig
     from triton_router.routing.engine import RoutingEngine
@@ -41,6 +48,68 @@ def observed(engine: RoutingEngine, log: DecisionLog | None) -> Finish:
     return finish
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the requests of one routed model go, as its settings and its ``config.pbtxt`` say.
+
+    Attributes:
+        batched: Whether dimension 0 of every input is the batch.
+        streaming: Whether a request may be answered several times.
+        explains: Whether answers can say why their target was chosen.
+        inline: Whether a lone request may be served without a thread.
+        workers: Most calls in flight at once.
+        targets: How many there are.
+        lanes: For targets that take merged calls, by name.
+        retry, deadline, hedge, queue: As in ``router.yaml``.
+    """
+
+    batched: bool = True
+    streaming: bool = False
+    explains: bool = False
+    inline: bool = False
+    workers: int = 64
+    targets: int = 1
+    lanes: Mapping[str, CallLane] = field(default_factory=dict[str, CallLane])
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    deadline: DeadlineConfig = field(default_factory=DeadlineConfig)
+    hedge: HedgeConfig = field(default_factory=HedgeConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+
+    @property
+    def retries(self) -> bool:
+        """Whether there is anything else to try when a target fails."""
+        return self.retry.idempotent and self.retry.attempts > 1 and self.targets > 1
+
+    @property
+    def hedges(self) -> bool:
+        """Whether a request may go to a second target while the first is at it."""
+        return self.retries and self.hedge.share > 0.0 and not self.streaming
+
+
+def way_of(config: RouterConfig, model_config: dict[str, Any], *, explains: bool = False) -> Way:
+    """Return the way of a routed model's requests.
+
+    Args:
+        config: The model's settings.
+        model_config: Its ``config.pbtxt``, completed.
+        explains: Whether this server carries explanations.
+    """
+    max_batch_size = model_config["max_batch_size"]
+    return Way(
+        batched=max_batch_size > 0,
+        streaming=config.streaming,
+        explains=explains and not config.streaming,
+        inline=config.dispatch.inline and not config.streaming,
+        workers=config.dispatch.max_concurrency,
+        targets=len(config.targets),
+        lanes=_lanes(config, max_batch_size),
+        retry=config.retry,
+        deadline=config.deadline,
+        hedge=config.hedge,
+        queue=config.queue,
+    )
+
+
 def dispatcher(
     stub: StubModule, engine: RoutingEngine, finish: Finish, config: RouterConfig, model_config: dict[str, Any]
 ) -> Dispatcher:
@@ -53,23 +122,50 @@ def dispatcher(
         config: The model's settings.
         model_config: Its ``config.pbtxt``, completed.
     """
-    max_batch_size = model_config["max_batch_size"]
-    explains = has_response_parameters(stub) and not config.streaming
-    forwarder = Forwarder(stub, batched=max_batch_size > 0, explains=explains)
-    relay = Relay(stub, forwarder, streaming=config.streaming, clock=time.monotonic)
-    pool = WorkerPool(config.dispatch.max_concurrency, name="dispatch")
-    answering = Answering(finish, relay, pool, clock=time.monotonic)
-    merging = Merging(
-        _lanes(config, max_batch_size),
-        MergedCalls(stub, forwarder, relay),
-        answering,
-        stub.Logger.log_warn,
-        clock=time.monotonic,
-    )
+    way = way_of(config, model_config, explains=has_response_parameters(stub))
+    return assembled(stub, engine, finish, way, warn=stub.Logger.log_warn)
+
+
+def assembled(
+    stub: StubModule, engine: RoutingEngine, finish: Finish, way: Way, *, warn: Callable[[str], None]
+) -> Dispatcher:
+    """Put the parts of a dispatcher together.
+
+    Args:
+        stub: The Python backend's module.
+        engine: Chooses.
+        finish: Is told how each request ended.
+        way: How requests go.
+        warn: Tells the server's log.
+    """
+    clock = time.monotonic
+    forwarder = Forwarder(stub, batched=way.batched, explains=way.explains, clock=clock)
+    relay = Relay(stub, forwarder, streaming=way.streaming, compares=way.targets > 1, clock=clock)
+    counts = ResilienceCounts()
+    failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)
+    answering = Answering(finish, relay, WorkerPool(way.workers, name="dispatch"), failover, counts, clock=clock)
+    merging = Merging(way.lanes, MergedCalls(stub, forwarder, relay), answering, warn, clock=clock)
     # A thread of their own: a copy to a slow target must not keep a request from a worker.
-    mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic)
-    gate = InlineGate(enabled=config.dispatch.inline and not config.streaming)
-    return Dispatcher(engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
+    mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=clock)
+    mirrors.enabled = way.retry.idempotent
+    room = WaitingRoom()
+    admission = Admission(
+        way.queue.limit, reject_late=way.queue.reject_late, answering=answering, room=room, counts=counts
+    )
+    return Dispatcher(
+        engine,
+        forwarder,
+        answering,
+        merging,
+        mirrors,
+        InlineGate(enabled=way.inline),
+        failover=failover,
+        admission=admission,
+        room=room,
+        bounds=Bounds(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms),
+        counts=counts,
+        clock=clock,
+    )
 
 
 def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig, model_config: dict[str, Any]) -> None:
@@ -88,7 +184,13 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
         if target.name in serving.lanes and _merged_as(target) in unchanged
     }
     lanes = _lanes(config, model_config["max_batch_size"], kept)
-    serving.reconfigure(config.dispatch, lanes, inline=config.dispatch.inline and not config.streaming)
+    way = way_of(config, model_config)
+    serving.reconfigure(way.workers, lanes, inline=way.inline)
+    serving.failover.go_by(retries=way.retries, hedges=way.hedges)
+    serving.mirrors.enabled = way.retry.idempotent
+    serving.bounds.go_by(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
+    serving.admission.limit = way.queue.limit
+    serving.admission.reject_late = way.queue.reject_late
 
 
 def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLane] = _NO_LANES) -> dict[str, CallLane]:

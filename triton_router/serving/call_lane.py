@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triton_router.serving.answering import Call
+    from triton_router.serving.exchange import Attempt
+    from triton_router.serving.forwarding import Alike
 
 MAX_MERGED_BYTES = 16 << 20
 """Most input bytes of a merged call: they are there twice while it runs, and /dev/shm never shrinks."""
@@ -28,21 +29,29 @@ _FOREVER = float("inf")
 
 @dataclass(slots=True, eq=False)
 class LaneRequest:
-    """A request at a lane. One that goes out at once, alone, needs no more than ``call``.
+    """A request at a lane. One that goes out at once, alone, needs no more than ``attempt``.
 
     Attributes:
-        call: The request, decided.
+        attempt: The request, decided.
         tensors: Its inputs by name.
         key: What requests in one call have in common.
         rows: Its batch size.
         size: Bytes of its inputs.
+        alike: What its call says besides.
     """
 
-    call: Call
+    attempt: Attempt
     tensors: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, "NDArray[np.generic]"])
     key: object = None
     rows: int = 0
     size: int = 0
+    alike: Alike | None = None
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """The smaller, the earlier it goes out: the more urgent first, then who came first."""
+        exchange = self.attempt.exchange
+        return -exchange.priority, exchange.taken_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,27 @@ class CallLane:
         with self._lock:
             if self._entered():
                 return True
-            self._waiting.setdefault(request.key, deque()).append(request)
+            request.attempt.exchange.is_waiting = True
+            queue = self._waiting.setdefault(request.key, deque())
+            at = len(queue)
+            while at and queue[at - 1].order > request.order:
+                at -= 1
+            queue.insert(at, request)
             return False
+
+    def sweep(self) -> list[LaneRequest]:
+        """Let go of the requests that were answered while they waited, and return them."""
+        with self._lock:
+            gone: list[LaneRequest] = []
+            for key, queue in list(self._waiting.items()):
+                answered = [request for request in queue if request.attempt.exchange.is_answered]
+                if not answered:
+                    continue
+                gone += answered
+                self._waiting[key] = deque(request for request in queue if request not in answered)
+                if not self._waiting[key]:
+                    del self._waiting[key]
+            return gone
 
     def leave(self, now: float, requests: int) -> list[list[LaneRequest]]:
         """Give a slot back after a call of so many requests, or of none.
@@ -164,13 +192,13 @@ class CallLane:
             self._counts[2] += requests
 
     def _next(self, now: float) -> list[LaneRequest]:
-        """Take the longest waiting request and those that go with it."""
-        key = min(self._waiting, key=lambda key: self._waiting[key][0].call.decided_at)
+        """Take the request whose turn it is and those that go with it."""
+        key = min(self._waiting, key=lambda key: self._waiting[key][0].order)
         queue = self._waiting[key]
         first = queue[0]
-        fixed, marginal = self._costs.fixed_and_marginal(first.call.decision.context.work)
+        fixed, marginal = self._costs.fixed_and_marginal(first.attempt.decision.context.work)
         size = int(min(merge_size(len(queue), fixed, marginal), self._cap)) if self.merges else 1
-        size = in_time(size, fixed, marginal, (_left_ms(request.call, now) for request in queue))
+        size = in_time(size, fixed, marginal, (_left_ms(request.attempt, now) for request in queue))
         group = [queue.popleft()]
         rows, held = first.rows, first.size
         while queue and len(group) < size:
@@ -180,9 +208,11 @@ class CallLane:
             group.append(queue.popleft())
         if not queue:
             del self._waiting[key]
+        for request in group:
+            request.attempt.exchange.is_waiting = False
         return group
 
 
-def _left_ms(call: Call, now: float) -> float:
-    bound = call.decision.context.max_latency_ms
-    return bound - (now - call.decided_at) * 1e3 if bound else _FOREVER
+def _left_ms(attempt: Attempt, now: float) -> float:
+    exchange = attempt.exchange
+    return exchange.bound_ms - (now - exchange.taken_at) * 1e3 if exchange.bound_ms else _FOREVER

@@ -10,22 +10,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triton_router.serving.answering import Call
+from triton_router.errors import AllFullError, OverloadedError
+from triton_router.routing.types import Verdict
+from triton_router.serving.exchange import Attempt, Exchange
+from triton_router.serving.oversight import Oversight
 from triton_router.serving.sequences import SequenceLanes
 from triton_router.serving.stub import SEQUENCE_END, SEQUENCE_START
+from triton_router.serving.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from triton_router.config.router_config import DispatchConfig
     from triton_router.routing.engine import RoutingEngine
+    from triton_router.serving.admission import Admission
     from triton_router.serving.answering import Answering
+    from triton_router.serving.bounds import Bounds
     from triton_router.serving.call_lane import CallLane
+    from triton_router.serving.failover import Failover
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.inline_gate import InlineGate
     from triton_router.serving.merging import Merging
     from triton_router.serving.mirrors import Mirrors
+    from triton_router.serving.resilience_counts import ResilienceCounts
     from triton_router.serving.stub import Request, Response, ResponseSender
+    from triton_router.serving.waiting_room import WaitingRoom
 
 
 class Dispatcher:
@@ -38,7 +46,15 @@ class Dispatcher:
         merging: Serves the targets that take merged calls.
         mirrors: Sends copies to other targets, to learn from.
         gate: Says when no thread is needed.
+        failover: Knows other targets.
+        admission: Says who may come in.
+        room: Where requests wait for a worker or a slot.
+        bounds: How long a request may take.
+        counts: What went wrong.
         clock: Monotonic seconds.
+
+    Attributes:
+        admission, bounds, failover, mirrors: As passed; their settings may be changed while requests are served.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a request's way
@@ -50,16 +66,29 @@ class Dispatcher:
         mirrors: Mirrors,
         gate: InlineGate,
         *,
+        failover: Failover,
+        admission: Admission,
+        room: WaitingRoom,
+        bounds: Bounds,
+        counts: ResilienceCounts,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._forwarder = forwarder
         self._answering = answering
         self._merging = merging
-        self._mirrors = mirrors
+        self.mirrors = mirrors
         self._gate = gate
+        self.failover = failover
+        self.admission = admission
+        self._room = room
+        self.bounds = bounds
+        self._counts = counts
         self._clock = clock
-        self._lanes: SequenceLanes[Call] = SequenceLanes()
+        self._sequences: SequenceLanes[Attempt] = SequenceLanes()
+        self._turns = Turns(room, answering, self._start_waiting)
+        self._oversight = Oversight(answering, failover, merging, room, admission, self._turns, clock=clock)
+        self._oversight.start()
 
     def execute(self, requests: Iterable[Request]) -> list[Response] | None:
         """Take the requests of one execution. Never raises.
@@ -82,15 +111,15 @@ class Dispatcher:
         """The lanes of merged calls, by name of the target."""
         return self._merging.lanes
 
-    def reconfigure(self, settings: DispatchConfig, lanes: Mapping[str, CallLane], *, inline: bool) -> None:
+    def reconfigure(self, max_concurrency: int, lanes: Mapping[str, CallLane], *, inline: bool) -> None:
         """Serve further requests by other settings; those under way are not touched.
 
         Args:
-            settings: How requests travel.
+            max_concurrency: Most calls in flight at once.
             lanes: For merged calls, by name of the target.
             inline: Whether a lone request may be served without a thread.
         """
-        self._answering.resize(settings.max_concurrency)
+        self._answering.resize(max_concurrency)
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 
@@ -98,57 +127,153 @@ class Dispatcher:
         """Return what was merged so far, by target and then by metric."""
         return self._merging.counts()
 
+    def resilience_counts(self) -> dict[str, int]:
+        """Return what went wrong so far, by the names of `ResilienceCounts`, and what is there now.
+
+        ``under_way`` are requests taken and not yet answered, ``waiting`` those of them that wait for a worker or for
+        a slot at a target, ``abandoned`` attempts whose requests were answered without them.
+        """
+        return {
+            **self._counts.as_dict(),
+            "under_way": self._answering.under_way,
+            "waiting": len(self._room),
+            "abandoned": len(self._answering.abandoned()),
+        }
+
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
         self._answering.close()
-        self._mirrors.close()
+        self.mirrors.close()
+        self._oversight.close()
 
     def _serve_inline(self, request: Request) -> Response | None:
         """Answer a lone request by return, or take it like any other (None) if it is long or of a sequence."""
         try:
-            if request.correlation_id():
+            exchange = None if request.correlation_id() else self._read(request)
+            # Whoever may be answered before its target has is not served here, where nobody could answer it.
+            if exchange is None or exchange.bound_ms or self.failover.hedges:
                 self._take(request)
                 return None
-            call = self._decided(request)
+            attempt = self._decided(exchange, exchange.taken_at)
+        except AllFullError:
+            self._take(request)
+            return None
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             return self._answering.response_for(error)
-        if call.explanation is not None or not self._gate.is_short(call.decision.expected_latency_ms):
-            self._take(request, call)
+        if exchange.explanation is not None or not self._gate.is_short(attempt.decision.expected_latency_ms):
+            self._take(request, attempt)
             return None
-        self._mirrors.take(call)
-        verdict, response = self._answering.attempt(call)
-        self._answering.finish(call, verdict, self._clock())
+        self.mirrors.take(attempt)
+        verdict, response = self._answering.call(attempt)
+        if verdict is Verdict.TARGET_ERROR and self.failover.is_possible(exchange):
+            exchange.sender = request.get_response_sender()
+            self._answering.begin(exchange)
+            self._answering.ended(attempt, verdict, response)
+            return None
+        attempt.has_ended = True
+        self._answering.account(attempt, verdict, self._clock())
         return response
 
-    def _take(self, request: Request, call: Call | None = None) -> None:
+    def _take(self, request: Request, attempt: Attempt | None = None) -> None:
         """Have a worker answer a request, which may be decided already."""
         sender = request.get_response_sender()
         try:
-            correlation_id = 0 if call else request.correlation_id()
+            correlation_id = 0 if attempt else request.correlation_id()
             if correlation_id:
                 self._take_in_sequence(request, sender, correlation_id)
                 return
-            decided = (call or self._decided(request))._replace(sender=sender)
-            self._mirrors.take(decided)
-            if decided.explanation is not None or not self._merging.take(decided):
-                self._answering.hand_over(decided, lambda: self._answering.serve(decided))
+            exchange = attempt.exchange if attempt else self._read(request)
+            exchange.sender = sender
+            if attempt is None:
+                self.admission.admit(exchange)
+                attempt = self._decided_unless_it_waits(exchange)
+            if attempt is not None:
+                self.mirrors.take(attempt)
+                if exchange.explanation is not None or not self._merging.take(attempt):
+                    self._answering.hand_over(attempt)
+            if exchange.bound_ms or self.failover.hedges:
+                self._oversight.watch(exchange)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             self._answering.refuse(sender, error)
 
+    def _decided_unless_it_waits(self, exchange: Exchange) -> Attempt | None:
+        """Return the first attempt of a request; None if it has to wait in the router for a worker or a slot."""
+        # Where calls are merged, requests wait for company at their targets and need no worker meanwhile.
+        if not len(self._room) and (self._merging.lanes or not self._answering.is_busy):
+            try:
+                return self._timely(self._decided(exchange, exchange.taken_at))
+            except AllFullError:
+                pass
+        self.admission.refuse_late_waiting(exchange)
+        self._answering.begin(exchange)
+        self._turns.wait(exchange)
+        return None
+
+    def _start_waiting(self, exchange: Exchange) -> None:
+        """Serve a request whose turn it is. Raises `AllFullError` if no target has room for it."""
+        now = self._clock()
+        try:
+            if self._answering.is_over(exchange, exchange.taken_at, now):
+                return
+            if exchange.context.max_latency_ms:
+                exchange.context.max_latency_ms = max(1e-3, exchange.bound_ms - (now - exchange.taken_at) * 1e3)
+            attempt = self._timely(self._decided(exchange, now))
+        except AllFullError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
+            if exchange.claim():
+                self._answering.answer(exchange, self._answering.response_for(error))
+            return
+        if self.failover.hedges:
+            self._oversight.watch(exchange)
+        if exchange.explanation is not None or not self._merging.take_begun(attempt):
+            self._answering.serve(attempt)
+
     def _take_in_sequence(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> None:
         flags = request.flags()
-        lane = self._lanes.lane(correlation_id, start=bool(flags & SEQUENCE_START))
+        lane = self._sequences.lane(correlation_id, start=bool(flags & SEQUENCE_START))
         if flags & SEQUENCE_END:
-            self._lanes.end(correlation_id)
-        call = self._decided(request, pinned=lane.target, may_explore=False)._replace(sender=sender)
-        lane.target = call.decision.target.name
-        self._answering.begin()
-        if self._lanes.enqueue(lane, call):
-            self._answering.submit(lambda: self._lanes.drain(lane, self._answering.serve))
+            self._sequences.end(correlation_id)
+        exchange = self._read(request, pinned=lane.target, may_explore=False)
+        exchange.sender = sender
+        exchange.is_pinned = True
+        self.admission.admit(exchange)
+        attempt = self._decided(exchange, exchange.taken_at)
+        lane.target = attempt.decision.target.name
+        self._answering.begin(exchange)
+        if self._sequences.enqueue(lane, attempt):
+            self._answering.submit(lambda: self._sequences.drain(lane, self._answering.serve))
+        if exchange.bound_ms:
+            self._oversight.watch(exchange)
 
-    def _decided(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Call:
+    def _read(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Exchange:
         now = self._clock()
         wish = self._forwarder.wish(request)
         context = self._forwarder.context(request, wish, pinned=pinned, may_explore=may_explore)
-        explanation = self._engine.explain(context, now) if wish is not None and wish.explain else None
-        return Call(request, self._engine.decide(context, now), now, explanation=explanation)
+        exchange = Exchange(request, context, now)
+        if wish is not None:
+            exchange.priority, exchange.wants_explanation = wish.priority, wish.explain
+        timeout_us = request.timeout()
+        if timeout_us or context.max_latency_ms or self.bounds.default_ms:
+            self.bounds.apply(exchange, timeout_us)
+        return exchange
+
+    def _decided(self, exchange: Exchange, now: float) -> Attempt:
+        """Return the first attempt of a request, its slot reserved. Raises what `RoutingEngine.decide` raises."""
+        if exchange.wants_explanation:
+            exchange.explanation = self._engine.explain(exchange.context, now)
+        attempt = Attempt(exchange, self._engine.decide(exchange.context, now), now)
+        exchange.attempts = (attempt,)
+        if self.failover.hedges:
+            exchange.hedge_at = self.failover.hedge_at(attempt)
+        return attempt
+
+    def _timely(self, attempt: Attempt) -> Attempt:
+        """Return an attempt that may be made. Raises `OverloadedError` if it would be late because of what is ahead."""
+        if attempt.exchange.bound_ms:
+            try:
+                self.admission.refuse_late(attempt)
+            except OverloadedError:
+                self._answering.drop(attempt)
+                raise
+        return attempt

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from triton_router.hardware.calibration import Calibration
     from triton_router.hardware.power_sampling import PowerSampling
     from triton_router.serving.dispatch import Dispatcher
+    from triton_router.serving.target_watch import TargetWatch
     from triton_router.telemetry.metrics import MetricsFlusher
     from triton_router.telemetry.snapshot_file import TargetIdentity
     from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
@@ -56,6 +57,7 @@ class Followers:
     dispatcher: Dispatcher
     metrics: MetricsFlusher
     power: PowerSampling
+    watch: TargetWatch
     keeper: SnapshotKeeper | None
 
 
@@ -115,6 +117,7 @@ class Following:
         )
         assembly.reconfigure(followers.dispatcher, self.config, config, self._model.config)
         followers.power.add(readers(frozenset(settings.backend for settings in config.targets)))
+        followers.watch.follow(config.targets, config.health.check_interval_s)
         self._identities = _latest(self._identities, identities)
         self.config = config
 

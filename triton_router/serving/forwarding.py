@@ -6,7 +6,8 @@ refused, never dropped: a request must not silently mean something else behind a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
@@ -14,15 +15,28 @@ from triton_router.serving.overrides import overrides
 from triton_router.serving.parameters import parameters_in, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from triton_router.serving.exchange import Exchange
     from triton_router.serving.overrides import Overrides
     from triton_router.serving.stub import BlsRequest, Request, StubModule, Tensor
 
 _LATEST = -1
 """BLS's model version for "whatever the version policy serves"."""
+_AT_ONCE_S = 0.005
+"""A request that has been here no longer is passed on as it came."""
+_SPAN_S = 0.02
+"""How long before a request's deadline its calls get no span any more."""
+
+
+class Alike(NamedTuple):
+    """What requests that go out together have in common besides their inputs' layout."""
+
+    outputs: frozenset[str]
+    parameters: str
+    timeout_us: int
 
 
 class Forwarder:
@@ -32,10 +46,19 @@ class Forwarder:
         stub: The Python backend's module.
         batched: Whether dimension 0 of every input is the batch.
         explains: Whether answers can say why their target was chosen.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, stub: StubModule, *, batched: bool, explains: bool = False) -> None:
+    def __init__(
+        self,
+        stub: StubModule,
+        *,
+        batched: bool,
+        explains: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._stub = stub
+        self._clock = clock
         self._batched = batched
         self._explains = explains
 
@@ -81,14 +104,18 @@ class Forwarder:
             key=wish.key,
         )
 
-    def request_for(self, target: Target, request: Request) -> BlsRequest:
+    def request_for(self, target: Target, exchange: Exchange) -> BlsRequest | None:
         """Return a new request for ``target``: a BLS request object serves one call from one thread only.
+
+        Returns:
+            None if the exchange has been answered: nothing may be asked of its request any more.
 
         Raises:
             RequestError: A part of it cannot be read or forwarded. That is never the target's fault.
         """
         try:
-            return self._rewritten(target, request)
+            with exchange.lock:
+                return None if exchange.is_answered else self._rewritten(target, exchange)
         except RequestError:
             raise
         except Exception as error:
@@ -97,24 +124,31 @@ class Forwarder:
                 hint="ids, parameters and correlation ids must be valid UTF-8",
             ) from error
 
-    def merged_request_for(self, target: Target, like: Request, inputs: Sequence[Tensor]) -> BlsRequest:
+    def merged_request_for(
+        self, target: Target, like: Alike, span_of: Exchange, inputs: Sequence[Tensor], timeout_us: int
+    ) -> BlsRequest:
         """Return a new request for ``target`` with the inputs of several requests that are alike.
 
-        It carries nothing that is one client's own, so that nothing can come back to another; its span, if it is
-        traced, belongs to ``like``.
+        It carries nothing that is one client's own, so that nothing can come back to another.
+
+        Args:
+            target: Where it goes.
+            like: What they have in common.
+            span_of: One of them, to which its span belongs if that is traced.
+            inputs: Of all of them.
+            timeout_us: What is left of their ``timeout``, 0 for none.
 
         Raises:
             RequestError: As for `request_for`.
         """
-        text = like.parameters()
         return self._stub.InferenceRequest(
             model_name=target.model,
             model_version=target.version or _LATEST,
-            requested_output_names=list(like.requested_output_names()),
+            requested_output_names=list(like.outputs),
             inputs=inputs,
-            timeout=like.timeout(),
-            trace=like.trace(),
-            parameters=_forwardable(text) if len(text) > len("{}") else None,
+            timeout=timeout_us,
+            parameters=_forwardable(like.parameters) if len(like.parameters) > len("{}") else None,
+            **self._span(span_of),
         )
 
     def copy_for(self, target: Target, request: Request, inputs: Mapping[str, NDArray[Any]]) -> BlsRequest:
@@ -132,21 +166,43 @@ class Forwarder:
             parameters=_forwardable(text) if len(text) > len("{}") else None,
         )
 
-    def _rewritten(self, target: Target, request: Request) -> BlsRequest:
+    def time_left_us(self, exchange: Exchange) -> int:
+        """Return what is left of Triton's ``timeout``; as it came, if it came just now."""
+        if not exchange.timeout_us:
+            return 0
+        spent = self._clock() - exchange.taken_at
+        return exchange.timeout_us if spent < _AT_ONCE_S else max(1, exchange.timeout_us - int(spent * 1e6))
+
+    def _rewritten(self, target: Target, exchange: Exchange) -> BlsRequest:
+        request = exchange.request
         text = request.parameters()
+        exchange.outputs = outputs = list(request.requested_output_names())
         return self._stub.InferenceRequest(
             model_name=target.model,
             model_version=target.version or _LATEST,
-            requested_output_names=list(request.requested_output_names()),
+            requested_output_names=outputs,
             inputs=request.inputs(),
             request_id=request.request_id(),
             correlation_id=request.correlation_id(),
             flags=request.flags(),
-            timeout=request.timeout(),
-            trace=request.trace(),
+            timeout=self.time_left_us(exchange),
             # Most requests carry none, and should not pay for their being parsed and written again.
             parameters=_forwardable(text) if len(text) > len("{}") else None,
+            **self._span(exchange),
         )
+
+    def _span(self, exchange: Exchange) -> dict[str, object]:
+        """Return the trace to hang a call's span on, as an argument, where it is sure to live until the call begins.
+
+        It dies with the request's last response, which another attempt or the deadline may bring at any time.
+        """
+        if exchange.is_answered:
+            return {}
+        if len(exchange.attempts) > 1 and len(exchange.under_way()) > 1:
+            return {}
+        if exchange.bound_ms and self._clock() > exchange.deadline - _SPAN_S:
+            return {}
+        return {"trace": exchange.request.trace()}
 
 
 def _forwardable(text: str) -> dict[str, bool | int | str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from triton_router.routing.types import Verdict
 from triton_router.serving.answering import STALE_S
 from triton_router.serving.call_lane import LaneRequest
+from triton_router.serving.forwarding import Alike
 from triton_router.serving.relay import parameters_of
 from triton_router.serving.rows import batch_rows, joined, layout, separated
 from triton_router.serving.target_errors import batch_limit, is_of_the_target
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from triton_router.routing.types import Target
-    from triton_router.serving.answering import Answering, Call
+    from triton_router.serving.answering import Answering
     from triton_router.serving.call_lane import CallLane
+    from triton_router.serving.exchange import Attempt
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import Response, StubModule
@@ -58,11 +61,24 @@ class MergedCalls:
         self._forwarder = forwarder
         self.relayed = relay.relayed
 
+    def lacks_outputs(self, response: Response, group: Sequence[LaneRequest]) -> bool:
+        """Whether a good response leaves outputs out that another target may have."""
+        alike = group[0].alike
+        return alike is not None and self.relayed(response, alike.outputs)[0] is not Verdict.SUCCESS
+
     def execute(self, target: Target, group: Sequence[LaneRequest]) -> Response:
         """Call the target. Raises whatever keeps the requests from being joined or forwarded."""
+        first = group[0]
+        if first.alike is None:
+            raise TypeError("a request that nobody has read cannot be joined with others")
         tensors = joined([member.tensors for member in group])
         inputs = [self._stub.Tensor(name, array) for name, array in tensors.items()]
-        return self._forwarder.merged_request_for(target, group[0].call.request, inputs).exec()
+        exchange = first.attempt.exchange
+        # A target's queue that refused the call for one of them would refuse it for all.
+        left_us = max(self._forwarder.time_left_us(member.attempt.exchange) for member in group)
+        with exchange.lock:
+            request = self._forwarder.merged_request_for(target, first.alike, exchange, inputs, left_us)
+        return request.exec()
 
     def parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
         """Return each request's own rows of a good response; None if it cannot be cut into them."""
@@ -78,16 +94,21 @@ class MergedCalls:
         stub = self._stub
         return [stub.InferenceResponse([stub.Tensor(name, array) for name, array in part.items()]) for part in parts]
 
-    def readable(self, call: Call) -> LaneRequest | None:
+    def readable(self, attempt: Attempt) -> LaneRequest | None:
         """Return a request as one that can be merged; None if it cannot."""
-        try:
-            return _readable(call)
-        except Exception:  # noqa: BLE001 - the stub's own class: BF16 has no array. It goes out alone, as it is
-            return None
+        exchange = attempt.exchange
+        with exchange.lock:
+            if exchange.is_answered:
+                return None
+            try:
+                return _readable(attempt)
+            except Exception:  # noqa: BLE001 - the stub's own class: BF16 has no array. It goes out alone, as it is
+                return None
 
 
-def _readable(call: Call) -> LaneRequest | None:
-    request = call.request
+def _readable(attempt: Attempt) -> LaneRequest | None:
+    exchange = attempt.exchange
+    request = exchange.request
     inputs = request.inputs()
     if request.flags() or not all(tensor.is_cpu() for tensor in inputs):
         return None
@@ -96,9 +117,8 @@ def _readable(call: Call) -> LaneRequest | None:
     size = sum(array.nbytes for array in tensors.values())
     if not rows or size > MAX_REQUEST_BYTES or not all(map(_is_cheap, tensors.values())):
         return None
-    outputs = frozenset(request.requested_output_names())
-    key = (layout(tensors), outputs, request.parameters(), request.timeout())
-    return LaneRequest(call, tensors, key, rows, size)
+    alike = Alike(frozenset(request.requested_output_names()), request.parameters(), exchange.timeout_us)
+    return LaneRequest(attempt, tensors, (layout(tensors), alike), rows, size, alike)
 
 
 def _is_cheap(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bool:
@@ -131,6 +151,7 @@ class Merging:
         self._warn = warn
         self._clock = clock
         self._lately: deque[str] = deque(maxlen=_REMEMBERED)
+        self._lock = Lock()
 
     @property
     def lanes(self) -> Mapping[str, CallLane]:
@@ -153,34 +174,56 @@ class Merging:
             for name, count in counts.items()
         }
 
-    def take(self, call: Call) -> bool:
-        """Have a request served once its target is free; False if it has to go its own way."""
-        lane = self._lanes.get(call.decision.target.name)
+    def take(self, attempt: Attempt) -> bool:
+        """Have a request's first attempt made once its target is free; False if it has to go its own way."""
+        return self._take(attempt, begins=True)
+
+    def take_begun(self, attempt: Attempt) -> bool:
+        """Do the same for an attempt of a request that has begun. For any thread."""
+        return self._take(attempt, begins=False)
+
+    def send(self, attempt: Attempt) -> None:
+        """Have a further attempt made of a request that has begun. For any thread."""
+        if not self.take_begun(attempt):
+            self._answering.send_alone(attempt)
+
+    def sweep(self) -> None:
+        """Let go of the requests that were answered while they waited; to be called regularly."""
+        for lane in self._lanes.values():
+            for request in lane.sweep():
+                self._answering.drop(request.attempt)
+
+    def _take(self, attempt: Attempt, *, begins: bool) -> bool:
+        lane = self._lanes.get(attempt.decision.target.name)
         if lane is None or not lane.merges:
             return False
-        if not lane.enter():
-            waiting = self._calls.readable(call)
-            if waiting is None or not self._may_have_company(call):
-                return False
-            self._answering.begin()
-            if lane.enter_or_wait(waiting):
-                self._answering.submit(partial(self._run, lane, [waiting]))
+        if lane.enter():
+            if begins:
+                self._answering.begin(attempt.exchange)
+            self._answering.submit(partial(self._run, lane, [LaneRequest(attempt)]))
             return True
-        self._answering.begin()
-        self._answering.submit(partial(self._run, lane, [LaneRequest(call)]))
+        waiting = self._calls.readable(attempt)
+        if waiting is None or waiting.alike is None or not self._may_have_company(waiting.alike.parameters):
+            return False
+        if begins:
+            self._answering.begin(attempt.exchange)
+        if lane.enter_or_wait(waiting):
+            self._answering.submit(partial(self._run, lane, [waiting]))
         return True
 
-    def _may_have_company(self, call: Call) -> bool:
-        parameters = call.request.parameters()
-        if len(parameters) <= len("{}") or parameters in self._lately:
+    def _may_have_company(self, parameters: str) -> bool:
+        if len(parameters) <= len("{}"):
             return True
-        self._lately.append(parameters)
-        return False
+        with self._lock:
+            if parameters in self._lately:
+                return True
+            self._lately.append(parameters)
+            return False
 
     def _run(self, lane: CallLane, group: Sequence[LaneRequest]) -> None:
         """Make one call after the other until nothing waits. While there is a next one, others see to the answers."""
         while True:
-            present = [member for member in group if len(group) == 1 or not self._is_gone(lane, member.call)]
+            present = [member for member in group if len(group) == 1 or not self._is_gone(lane, member.attempt)]
             try:
                 answer = self._called(lane, present)
             except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
@@ -201,38 +244,42 @@ class Merging:
     def _called(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
         """Make one call, and return what answers its requests."""
         if len(group) == 1:
-            return self._called_alone(lane, group[0].call)
+            return self._called_alone(lane, group[0].attempt)
         if not group:
             return _nothing
         return self._called_together(lane, group)
 
-    def _called_alone(self, lane: CallLane, call: Call) -> Callable[[], None]:
+    def _called_alone(self, lane: CallLane, attempt: Attempt) -> Callable[[], None]:
         started_at = self._clock()
-        verdict, response = self._answering.attempt(call)
+        verdict, response = self._answering.call(attempt)
         if verdict is Verdict.SUCCESS:
-            lane.learn(1, call.decision.context.work, started_at, self._clock())
-        return partial(self._answering.complete, call, verdict, response)
+            lane.learn(1, attempt.decision.context.work, started_at, self._clock())
+        return partial(self._answering.ended, attempt, verdict, response)
 
     def _complete(
         self, group: Sequence[LaneRequest], answers: Sequence[Answer], _joint: Response | None = None
     ) -> None:
         """Answer each request; ``_joint`` stays until then, for their tensors may lie in its memory."""
         for member, answer in zip(group, answers, strict=True):
-            self._answering.complete(member.call, *answer)
+            self._answering.ended(member.attempt, *answer)
 
-    def _is_gone(self, lane: CallLane, call: Call) -> bool:
-        """Answer a request whose client has left, where finding out costs less than serving it."""
-        after_s = STALE_S if lane.marginal_ms(call.decision.context.work) > _ASKING_MS else _LONG_S
+    def _is_gone(self, lane: CallLane, attempt: Attempt) -> bool:
+        """End an attempt of a request that was answered, or whose client left where asking costs less than serving."""
+        exchange = attempt.exchange
+        if exchange.is_answered:
+            self._answering.drop(attempt)
+            return True
+        after_s = STALE_S if lane.marginal_ms(attempt.decision.context.work) > _ASKING_MS else _LONG_S
         try:
-            if not self._answering.is_cancelled(call, after_s):
+            if not self._answering.is_cancelled(attempt, after_s):
                 return False
         except Exception:  # noqa: BLE001 - who cannot be asked is served
             return False
-        self._answering.cancel(call)
+        self._answering.cancel(attempt)
         return True
 
     def _called_together(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
-        target = group[0].call.decision.target
+        target = group[0].attempt.decision.target
         started_at = self._clock()
         try:
             response = self._calls.execute(target, group)
@@ -242,6 +289,8 @@ class Merging:
         ended_at = self._clock()
         if response.has_error():
             return self._failed(lane, response, group)
+        if self._calls.lacks_outputs(response, group):
+            return partial(self._apart, group)
         parts = self._parts(response, group)
         if parts is None:
             lane.merges = False
@@ -251,7 +300,7 @@ class Merging:
                 "batch_independent"
             )
             return partial(self._apart, group)
-        lane.learn(len(group), sum(member.call.decision.context.work for member in group), started_at, ended_at)
+        lane.learn(len(group), sum(member.attempt.decision.context.work for member in group), started_at, ended_at)
         return partial(self._complete, group, [(Verdict.SUCCESS, part) for part in parts], response)
 
     def _parts(self, response: Response, group: Sequence[LaneRequest]) -> list[Response] | None:
@@ -270,7 +319,7 @@ class Merging:
 
     def _apart(self, group: Sequence[LaneRequest]) -> None:
         for member in group:
-            self._answering.submit(partial(self._answering.serve, member.call))
+            self._answering.submit(partial(self._answering.serve, member.attempt))
 
 
 def _nothing() -> None:

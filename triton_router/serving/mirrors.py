@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import RoutingDecision
-    from triton_router.serving.answering import Call, Finish
+    from triton_router.serving.answering import Finish
+    from triton_router.serving.exchange import Attempt
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import BlsRequest
@@ -38,6 +39,9 @@ class Mirrors:
         relay: Judges the answer.
         pool: Where copies run.
         clock: Monotonic seconds.
+
+    Attributes:
+        enabled: Whether a request may be executed more than once; if not, nothing is copied.
     """
 
     def __init__(
@@ -56,18 +60,21 @@ class Mirrors:
         self._relay = relay
         self._pool = pool
         self._clock = clock
+        self.enabled = True
 
-    def take(self, call: Call) -> None:
+    def take(self, attempt: Attempt) -> None:
         """Send a copy of a decided request on its way, if one is due."""
+        if not self.enabled:
+            return
         try:
-            decision = self._engine.mirror(call.decision)
+            decision = self._engine.mirror(attempt.decision)
         except Exception:  # noqa: BLE001 - shown in the server's log; the request itself must go its way
             traceback.print_exc()
             return
         if decision is None:
             return
         try:
-            copy = self._copied(call, decision)
+            copy = self._copied(attempt, decision)
             if copy is not None:
                 self._pool.submit(lambda: self._run(copy, decision))
                 return
@@ -80,9 +87,10 @@ class Mirrors:
         """Wait for the copy under way, if there is one, then end where copies run."""
         self._pool.close()
 
-    def _copied(self, call: Call, decision: RoutingDecision) -> BlsRequest | None:
+    def _copied(self, attempt: Attempt, decision: RoutingDecision) -> BlsRequest | None:
         """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
-        inputs = call.request.inputs()
+        request = attempt.exchange.request
+        inputs = request.inputs()
         if not all(tensor.is_cpu() for tensor in inputs):
             return None
         arrays = {tensor.name(): tensor.as_numpy() for tensor in inputs}
@@ -91,7 +99,7 @@ class Mirrors:
         if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays.values()):
             return None
         own = {name: array.copy() for name, array in arrays.items()}
-        return self._forwarder.copy_for(decision.target, call.request, own)
+        return self._forwarder.copy_for(decision.target, request, own)
 
     def _run(self, copy: BlsRequest, decision: RoutingDecision) -> None:
         begun_at = self._clock()

@@ -7,6 +7,7 @@
 | `router_backends`       | `x-router-backends`       | backends that may serve it, separated by commas    |
 | `router_key`            | `x-router-key`            | what keeps a caller in one arm of an experiment    |
 | `router_explain`        | `x-router-explain`        | true, to be told why; needs response parameters    |
+| `router_priority`       | `x-priority`              | -100 to 100, larger is more urgent; 0 by default   |
 
 Headers arrive as parameters where the server forwards them; their case does not matter. A parameter wins over a
 header. Both go on to the target as any other does.
@@ -24,10 +25,12 @@ from triton_router.serving.parameters import parameters_in, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HEADER_PATTERN = "x-router-(goal|max-latency-ms|backends|key|explain)"
+HEADER_PATTERN = "x-(router-(goal|max-latency-ms|backends|key|explain|priority)|priority)"
 """The headers that a server has to forward, as a regular expression for whole names."""
 
 _PREFIX, _HEADER_PREFIX = "router_", "x-router-"
+_PRIORITY_HEADER = "x-priority"
+MAX_PRIORITY = 100
 _EMPTY = len("{}")
 _MAX_TEXT = 128
 _DAY_MS = 86_400_000.0
@@ -42,6 +45,7 @@ class Overrides(NamedTuple):
     backends: frozenset[Backend] | None = None
     key: str = ""
     explain: bool = False
+    priority: int = 0
 
 
 _NOTHING = Overrides()
@@ -57,7 +61,7 @@ def overrides(text: str) -> Overrides | None:
         RequestError: A value of one of these parameters is not one.
     """
     # Parsing costs more than all the rest; requests that say nothing to the router do not pay for it.
-    if len(text) <= _EMPTY or "router" not in text.lower():
+    if len(text) <= _EMPTY or not ("router" in (lowered := text.lower()) or _PRIORITY_HEADER in lowered):
         return None
     wish = overrides_of(parameters_in(text))
     return None if wish == _NOTHING else wish
@@ -78,6 +82,8 @@ def _name(key: str) -> str:
     if key.startswith(_PREFIX):
         return key.removeprefix(_PREFIX)
     lowered = key.lower()
+    if lowered == _PRIORITY_HEADER:
+        return "priority"
     return lowered.removeprefix(_HEADER_PREFIX).replace("-", "_") if lowered.startswith(_HEADER_PREFIX) else ""
 
 
@@ -123,6 +129,17 @@ def _explain(key: str, value: object) -> bool:
     return word in _YES
 
 
+def _priority(key: str, value: object) -> int:
+    text = _text(key, value)
+    try:
+        priority = int(text)
+    except ValueError:
+        priority = MAX_PRIORITY + 1
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise _refusal(key, value, f"a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, larger is more urgent")
+    return priority
+
+
 def _text(key: str, value: object) -> str:
     """Return a value as text: HTTP and gRPC have numbers and booleans, headers have text alone."""
     if isinstance(value, str) and len(value) <= _MAX_TEXT:
@@ -142,4 +159,5 @@ _READ: Mapping[str, Callable[[str, object], object]] = {
     "backends": backends,
     "key": _key,
     "explain": _explain,
+    "priority": _priority,
 }

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
+from triton_router.serving.exchange import NOT_SENT
 from triton_router.serving.explanation_json import as_json
 from triton_router.serving.target_errors import code_of, own_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from triton_router.routing.explanation import Explanation
-    from triton_router.routing.types import Target
+    from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.forwarding import Forwarder
-    from triton_router.serving.stub import Request, Response, ResponseSender, StubError, StubModule
+    from triton_router.serving.stub import Response, ResponseSender, StubError, StubModule
 
 _CLIENT_CODES = frozenset({"INVALID_ARG", "UNSUPPORTED"})
 EXPLANATION_PARAMETER = "router_explanation"
@@ -39,12 +40,25 @@ class Relay:
         forwarder: Rewrites requests.
         streaming: Whether the routed model is decoupled, so that a target may answer several times.
         clock: Monotonic seconds.
+        compares: Whether there are several targets, so that one that leaves outputs out can be told from a model that
+            has none to give.
     """
 
-    def __init__(self, stub: StubModule, forwarder: Forwarder, *, streaming: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        stub: StubModule,
+        forwarder: Forwarder,
+        *,
+        streaming: bool,
+        clock: Callable[[], float],
+        compares: bool = False,
+    ) -> None:
         self._stub = stub
         self._forwarder = forwarder
         self._clock = clock
+        self._compares = compares
+        # What several targets left out of their answers to the same request.
+        self._optional: set[frozenset[str]] = set()
         self._final = stub.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         self._codes = {
             name: getattr(stub.TritonError, name)
@@ -77,35 +91,70 @@ class Relay:
         parameters = {**parameters_of(response), EXPLANATION_PARAMETER: explained}
         return self._stub.InferenceResponse(output_tensors=response.output_tensors(), parameters=parameters)
 
-    def _call(
-        self, target: Target, request: Request, _sender: ResponseSender | None
-    ) -> tuple[Verdict, Response | None]:
-        return self.relayed(self._forwarder.request_for(target, request).exec())
+    def failed(self, exchange: Exchange) -> Response | None:
+        """Return the answer for a request that no target could answer: the first error, which says most."""
+        if exchange.incomplete is not None:
+            # Better than an error. What several targets leave out is no failure, but what the model is like.
+            if exchange.failure is None and len(exchange.attempts) > 1:
+                self._optional.add(frozenset(self._missing(exchange.incomplete, exchange.outputs)))
+            return exchange.incomplete
+        if exchange.failure is None or len(exchange.attempts) == 1:
+            return exchange.failure
+        error = exchange.failure.error()
+        names = ", ".join(repr(attempt.decision.target.name) for attempt in exchange.attempts)
+        message = f"{error.message()} ({len(exchange.attempts)} targets were tried: {names})"
+        return self._stub.InferenceResponse(output_tensors=[], error=self._stub.TritonError(message, error.code()))
 
-    def _stream(
-        self, target: Target, request: Request, sender: ResponseSender | None
-    ) -> tuple[Verdict, Response | None]:
-        if sender is None:
+    def relayed(self, response: Response, outputs: Collection[str] = ()) -> tuple[Verdict, Response]:
+        """Return the verdict on a target's response, and what the client gets: a good one as it is, uncopied.
+
+        Args:
+            response: The target's.
+            outputs: Names of the outputs that were asked for.
+        """
+        if response.has_error():
+            return self._relayed_error(response.error())
+        if outputs and self._lacks(response, outputs):
+            return Verdict.TARGET_ERROR, response
+        return Verdict.SUCCESS, response
+
+    def _call(self, attempt: Attempt) -> tuple[Verdict, Response | None]:
+        exchange = attempt.exchange
+        request = self._forwarder.request_for(attempt.decision.target, exchange)
+        if request is None:
+            return NOT_SENT
+        return self.relayed(request.exec(), exchange.outputs)
+
+    def _stream(self, attempt: Attempt) -> tuple[Verdict, Response | None]:
+        exchange = attempt.exchange
+        if exchange.sender is None:
             raise TypeError("a streaming routed model answers through a sender")
-        cancelled = False
+        request = self._forwarder.request_for(attempt.decision.target, exchange)
+        if request is None:
+            return NOT_SENT
+        is_wanted = True
         look_at = self._clock() + _LOOK_EVERY_S
-        for response in self._forwarder.request_for(target, request).exec(decoupled=True):
+        for response in request.exec(decoupled=True):
             if response.has_error():
                 return self.relayed(response)
             if self._clock() > look_at:
                 look_at = self._clock() + _LOOK_EVERY_S
-                cancelled = cancelled or request.is_cancelled()
+                is_wanted = is_wanted and not exchange.is_cancelled()
             # A decoupled target may end its stream with an empty response: the final flag says as much. What comes
             # after a cancellation is taken from the target, which cannot be stopped, and dropped.
-            if response.output_tensors() and not cancelled:
-                sender.send(self.relayed(response)[1])
-        return (Verdict.CANCELLED if cancelled else Verdict.SUCCESS), None
+            if response.output_tensors() and is_wanted:
+                is_wanted = exchange.send_part(attempt, self.relayed(response)[1])
+        return (Verdict.SUCCESS if is_wanted else Verdict.CANCELLED), None
 
-    def relayed(self, response: Response) -> tuple[Verdict, Response]:
-        """Return the verdict on a target's response, and what the client gets: a good one as it is, uncopied."""
-        if response.has_error():
-            return self._relayed_error(response.error())
-        return Verdict.SUCCESS, response
+    def _lacks(self, response: Response, outputs: Collection[str]) -> bool:
+        """Whether a good response lacks outputs, as far as another target could be expected to have them."""
+        if not self._compares or len(response.output_tensors()) >= len(outputs):
+            return False
+        return frozenset(self._missing(response, outputs)) not in self._optional
+
+    @staticmethod
+    def _missing(response: Response, outputs: Collection[str]) -> set[str]:
+        return set(outputs) - {tensor.name() for tensor in response.output_tensors()}
 
     def _relayed_error(self, error: StubError) -> tuple[Verdict, Response]:
         message = own_words(error.message())

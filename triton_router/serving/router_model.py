@@ -29,8 +29,11 @@ from triton_router.serving.contradictions import refuse_contradiction
 from triton_router.serving.following import Followers, Following, RoutedModel
 from triton_router.serving.live_status import live_status
 from triton_router.serving.reloading import Reloading
+from triton_router.serving.server_health import ServerHealth
 from triton_router.serving.status_socket import StatusSocket
+from triton_router.serving.stub_processes import StubScan
 from triton_router.serving.target_priors import target_priors
+from triton_router.serving.target_watch import TargetWatch
 from triton_router.telemetry.decision_log import configured_log
 from triton_router.telemetry.drift_log import DriftLog
 from triton_router.telemetry.metrics import MetricsFlusher
@@ -94,9 +97,14 @@ class TritonPythonModel:
         )
         backends = frozenset(settings.backend for settings in config.targets)
         self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
-        followers = Followers(engine, self._dispatcher, self._metrics, self._power, self._keeper)
+        self._watch = TargetWatch(
+            engine, ServerHealth(os.getppid()), StubScan(os.getppid()), _warner(stub, name), time.monotonic
+        )
+        self._watch.follow(config.targets, config.health.check_interval_s)
+        followers = Followers(engine, self._dispatcher, self._metrics, self._power, self._watch, self._keeper)
         self._following = Following(model, config, followers, stub.Logger.log_info)
         self._power.start()
+        self._watch.start()
         if self._keeper:
             self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
         if self._log:
@@ -121,12 +129,13 @@ class TritonPythonModel:
             if self._log:
                 closing.callback(self._log.close)
             closing.callback(self._power.close)
+            closing.callback(self._watch.close)
             closing.callback(self._status.close)
             closing.callback(self._dispatcher.close)
             closing.callback(self._reloading.close)  # first: what is closed follows nothing
 
     def _counts(self) -> dict[str, float]:
-        counts = self._reloading.counts()
+        counts = self._reloading.counts() | self._watch.counts()
         if self._keeper:
             counts["triton_router_snapshot_errors_total"] = self._keeper.errors
         if self._log:
@@ -137,6 +146,7 @@ class TritonPythonModel:
         return {
             "state": self._keeper.status() if self._keeper else None,
             "power": self._power.status(),
+            "problems": self._watch.status(),
             "settings": self._reloading.status(),
         }
 

@@ -115,4 +115,5 @@ class ModelStatus(_Part):
     targets: list[TargetStatus]
     state: StateStatus | None = None
     power: dict[str, str] = {}
+    problems: dict[str, str] = {}
     settings: SettingsStatus | None = None

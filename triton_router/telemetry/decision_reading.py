@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from triton_router.config.printable import printable
+from triton_router.config.printable import shortened
 from triton_router.errors import InvalidInputError, NotFoundError
 from triton_router.telemetry.decision_format import SCHEMA, Record, Start, TargetEntry
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MOST_RECORDS = 200_000
 """Decisions that are read unless told otherwise: they are held in memory, at about 2 KB each."""
 _LONGEST_LINE = 1 << 20
+_RECORD_BYTES = 4096
+"""Of text for each decision that may be read, on average: some seventy targets were considered then."""
+_LONGEST_NAME = 100
 
 
 @dataclass(slots=True)
@@ -54,14 +57,19 @@ def read_decision_log(path: Path, *, limit: int = MOST_RECORDS) -> DecisionTrace
     notes: list[str] = []
     start: Start | None = None
     records: list[Record] = []
+    size = 0
     for number, line in _lines(path, notes):
+        size += len(line)
+        if size > limit * _RECORD_BYTES:
+            notes.append(f"only the first {size - len(line)} bytes were read; --limit reads more")
+            break
         entry = _entry(path, number, line)
         if isinstance(entry, Start):
             start = entry
             continue
         if records and entry.model != records[0].model:
             raise InvalidInputError(
-                f"{path}:{number}: is about model {entry.model!r}, the lines before it about {records[0].model!r}",
+                f"{path}:{number}: is about model {_named(entry)}, the lines before it about {_named(records[0])}",
                 hint="keep one log for each routed model",
             )
         if len(records) == limit:
@@ -124,7 +132,9 @@ def _entry(path: Path, number: int, line: bytes) -> Start | Record:
         raise InvalidInputError(f"{where}: schema: is missing or no number", hint=hint)
     if schema > SCHEMA:
         raise InvalidInputError(
-            f"{where}: was written with schema {schema}; this version reads up to {SCHEMA}", hint="update triton-router"
+            f"{where}: was written with schema {shortened(str(schema), _LONGEST_NAME)}; this version reads up to "
+            f"{SCHEMA}",
+            hint="update triton-router",
         )
     kind = {"start": Start, "decision": Record}.get(str(data.get("kind")))
     if kind is None:
@@ -133,8 +143,12 @@ def _entry(path: Path, number: int, line: bytes) -> Start | Record:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        key = printable(".".join(str(part) for part in first["loc"]))
+        key = shortened(".".join(str(part) for part in first["loc"]), _LONGEST_NAME)
         raise InvalidInputError(f"{where}: {key}: {first['msg']}", hint=hint) from error
+
+
+def _named(record: Record) -> str:
+    return repr(shortened(record.model, _LONGEST_NAME))
 
 
 def _targets(start: Start | None, records: list[Record]) -> tuple[TargetEntry, ...]:

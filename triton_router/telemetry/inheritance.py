@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from triton_router.config.printable import shortened
 from triton_router.errors import InvalidInputError
 from triton_router.profiling.profile import TargetProfile
 from triton_router.telemetry.snapshot_file import identity_of
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
     from triton_router.config.router_config import TargetConfig
     from triton_router.telemetry.snapshot_file import Snapshot
+
+_LONGEST_NAME = 100
 
 
 class Inheritance(NamedTuple):
@@ -44,9 +47,10 @@ def inherit(snapshots: Iterable[Snapshot], targets: Sequence[TargetConfig], mach
     origins: list[str] = []
     left: list[str] = []
     for snapshot in snapshots:
-        source = f"snapshot of {snapshot.instance!r}"
+        source = f"snapshot of {shortened(snapshot.instance, _LONGEST_NAME)!r}"
         if machine is not None and snapshot.machine != machine:
-            left.append(f"{source}: learned on another machine ({snapshot.machine}, this is {machine})")
+            other = shortened(snapshot.machine, _LONGEST_NAME)
+            left.append(f"{source}: learned on another machine ({other}, this is {machine})")
             continue
         if not set(origins).isdisjoint(snapshot.origins):
             left.append(f"{source}: its evidence is in another snapshot already")
@@ -64,7 +68,8 @@ def profiles_in(snapshot: Snapshot, *, expected_model: str) -> dict[str, TargetP
     """
     if snapshot.model != expected_model:
         raise InvalidInputError(
-            f"the snapshot is of model {snapshot.model!r}, not of {expected_model!r}", hint="pass the other one"
+            f"the snapshot is of model {shortened(snapshot.model, _LONGEST_NAME)!r}, not of {expected_model!r}",
+            hint="pass the other one",
         )
     return {name: _profile(snapshot, name) for name in snapshot.targets}
 
@@ -93,5 +98,6 @@ def _profile(snapshot: Snapshot, name: str) -> TargetProfile:
         return TargetProfile.from_state(snapshot.targets[name].profile)
     except ValueError as error:
         raise InvalidInputError(
-            f"the snapshot's profile of target {name!r} is not valid: {error}", hint="remove the snapshot"
+            f"the snapshot's profile of target {shortened(name, _LONGEST_NAME)!r} is not valid: {error}",
+            hint="remove the snapshot",
         ) from error

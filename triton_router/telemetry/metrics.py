@@ -15,6 +15,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from triton_router.profiling.figures import Source
+from triton_router.routing.health import Cause, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,6 +49,19 @@ def _requests(outcome: str, value: Callable[[TargetSnapshot], float]) -> Family:
     )
 
 
+def _ejections(cause: Cause) -> Family:
+    return Family(
+        "triton_router_target_ejections_total",
+        "COUNTER",
+        "Times that the target went out, by what sent it out",
+        (("cause", cause.value),),
+        lambda target: target.ejections.get(cause.value, 0),
+    )
+
+
+_STAGES = {stage.value: number for number, stage in enumerate((Stage.WELL, Stage.RETURNING, Stage.TRIAL, Stage.OUT))}
+
+
 def _power(source: Source) -> Family:
     return Family(
         "triton_router_power_watts",
@@ -77,13 +91,55 @@ FAMILIES = (
         (),
         lambda target: target.latency.predicted_total_ms / 1e3,
     ),
-    Family("triton_router_in_flight", "GAUGE", "Requests at the target now", (), lambda target: target.in_flight),
+    Family(
+        "triton_router_in_flight",
+        "GAUGE",
+        "Requests at the target now, those of other instances of the routed model on this host included",
+        (),
+        lambda target: target.in_flight + target.peers_in_flight,
+    ),
     Family(
         "triton_router_resting",
         "GAUGE",
-        "1 while the target is left out after consecutive failures",
+        "1 while the target is left out",
         (),
         lambda target: target.resting,
+    ),
+    Family(
+        "triton_router_target_stage",
+        "GAUGE",
+        "0 while the target is well, 1 while it returns, 2 while it is on trial, 3 while it is out",
+        (),
+        lambda target: _STAGES[target.stage],
+    ),
+    *(_ejections(cause) for cause in Cause),
+    Family(
+        "triton_router_target_returns_total",
+        "COUNTER",
+        "Times that the target came back",
+        (),
+        lambda target: target.returns,
+    ),
+    Family(
+        "triton_router_target_out_seconds_total",
+        "COUNTER",
+        "Time for which the target was out or on trial",
+        (),
+        lambda target: target.seconds_out,
+    ),
+    Family(
+        "triton_router_target_retries_total",
+        "COUNTER",
+        "Requests that the target got because an attempt at another failed",
+        (),
+        lambda target: target.retried,
+    ),
+    Family(
+        "triton_router_target_hedges_total",
+        "COUNTER",
+        "Requests that the target got because another took long",
+        (),
+        lambda target: target.hedged,
     ),
     Family(
         "triton_router_confidence",
@@ -146,9 +202,18 @@ MODEL_FAMILIES = (
         "Edits of router.yaml that were not valid, or that a serving model cannot follow",
     ),
     ModelFamily(
+        "triton_router_instances",
+        "Instances of the routed model on this host that share load and what they learn, this one included",
+        kind="GAUGE",
+    ),
+    ModelFamily(
         "triton_router_settings_problem",
         "1 while router.yaml says something that the model does not follow",
         kind="GAUGE",
+    ),
+    ModelFamily(
+        "triton_router_target_processes_died_total",
+        "Processes of targets that died while the server held their model for ready",
     ),
 )
 """Every metric of a routed model; docs/metrics.md describes each."""

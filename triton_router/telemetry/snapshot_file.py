@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from triton_router.config.printable import printable
+from triton_router.config.printable import shortened
 from triton_router.errors import InvalidInputError, NotFoundError
 from triton_router.files import open_regular, replace_private
 
@@ -27,6 +27,7 @@ MAX_BYTES = 8 << 20
 """256 targets, the most that a routed model has, at four times what a profile takes."""
 MAX_ORIGINS = 256
 """Learners that a snapshot names; of the longest gone nothing is left in what fades."""
+_LONGEST_PROBLEM = 300
 
 _Pair = Annotated[tuple[int, float], Field(strict=False)]
 _ShortText = Annotated[str, Field(max_length=512)]
@@ -138,7 +139,9 @@ def _parsed(data: bytes) -> Snapshot:
     document: object = json.loads(data.decode("utf-8"), parse_constant=_not_finite, parse_float=_finite)
     found = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(found, int) and found > SCHEMA:
-        raise ValueError(f"it has schema {found}, of a newer triton-router; this one reads {SCHEMA}")
+        raise ValueError(
+            f"it has schema {shortened(str(found), 20)}, of a newer triton-router; this one reads {SCHEMA}"
+        )
     return Snapshot.model_validate(document)
 
 
@@ -155,5 +158,5 @@ def _in_a_line(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        return printable(f"{where}: {first['msg']}" if where else first["msg"])[:300]
-    return printable(str(error) or type(error).__name__)[:300]
+        return shortened(f"{where}: {first['msg']}" if where else first["msg"], _LONGEST_PROBLEM)
+    return shortened(str(error) or type(error).__name__, _LONGEST_PROBLEM)

@@ -15,7 +15,7 @@ from triton_router.config.printable import printable
 from triton_router.errors import TritonRouterError
 from triton_router.files import TEMPORARY_SUFFIX, make_private_directory
 from triton_router.telemetry.inheritance import profiles_in
-from triton_router.telemetry.snapshot_file import Snapshot, read_snapshot, write_snapshot
+from triton_router.telemetry.snapshot_file import MAX_BYTES, Snapshot, read_snapshot, write_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,9 @@ MAX_SET_ASIDE = 4
 """Most unusable files that are kept for one snapshot; further ones replace the last."""
 MAX_INSTANCES = 64
 """Most snapshots of one model that are kept, the newest: containers have a new name at every start."""
+MAX_READ_BYTES = 32 << 20
+"""Most that is read of all snapshots of one model together, this instance's and then the newest: what is read takes up
+to sixteen times as much memory, in the process that is to serve."""
 _STALE_S = 60.0
 """A half-written file that is older belongs to a process that was killed."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -84,7 +87,15 @@ class StateDirectory:
                 self._clear(files[MAX_INSTANCES:])
         except OSError as error:
             return Found(None, [], [f"{self.path} cannot be read: {error.strerror}; learning starts afresh"])
+        size = 0
         for file in files[:MAX_INSTANCES]:
+            size += min(_size_of(file), MAX_BYTES)
+            if size > MAX_READ_BYTES:
+                problems.append(
+                    f"{self.path} holds snapshots of more than {MAX_READ_BYTES} bytes; {printable(file.name)} and "
+                    "older ones are left out"
+                )
+                break
             try:
                 snapshot = self._usable(file)
             except TritonRouterError as error:
@@ -136,6 +147,14 @@ def _modified_at(path: Path) -> float:
         return path.lstat().st_mtime
     except OSError:
         return 0.0
+
+
+def _size_of(path: Path) -> int:
+    """Return bytes; 0 for a file that another process has just removed."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _set_aside(file: Path) -> str:

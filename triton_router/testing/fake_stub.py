@@ -98,47 +98,59 @@ class FakeRequest:
     sequence_flags: int = 0
     cancelled: bool = False
     outputs: frozenset[str] = frozenset({"Y"})
+    timeout_us: int = 0
     answers: list[tuple[Any, int]] = field(default_factory=list[tuple[Any, int]])
     done: Event = field(default_factory=Event)
     _lock: Any = field(default_factory=Lock)
 
     def inputs(self) -> list[FakeTensor]:
         """Return its tensors."""
+        self._ask()
         return list(self.tensors)
 
     def requested_output_names(self) -> set[str]:
         """Return the wanted outputs."""
+        self._ask()
         return set(self.outputs)
 
     def request_id(self) -> str:
         """Return its id."""
+        self._ask()
         return "id"
 
     def correlation_id(self) -> int | str:
         """Return its sequence."""
+        self._ask()
         return self.correlation
 
     def flags(self) -> int:
         """Return start and end of a sequence."""
+        self._ask()
         return self.sequence_flags
 
     def timeout(self) -> int:
-        """Return none."""
-        return 0
+        """Return Triton's timeout in microseconds."""
+        self._ask()
+        return self.timeout_us
 
     def parameters(self) -> str:
         """Return the parameters as JSON."""
+        self._ask()
         return json.dumps(self.params)
 
     def trace(self) -> object:
         """Return nothing to trace."""
+        self._ask()
         return None
 
     def is_cancelled(self) -> bool:
         """Whether the client left; the real one crashes when asked after the last response."""
-        if self.done.is_set():
-            raise AssertionError("is_cancelled() after the final response crashes a real server")
+        self._ask()
         return self.cancelled
+
+    def _ask(self) -> None:
+        if self.done.is_set():
+            raise AssertionError("asked a request after its final response, which crashes a real server")
 
     def get_response_sender(self) -> FakeRequest:
         """Return itself: it sends its own responses."""

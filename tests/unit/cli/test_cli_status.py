@@ -19,6 +19,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract socket
 EVIL = "evil\x1b[2J\u202e\x9b\x7f"
 
 
+HEALTH = {
+    "left-out": {"resting": True, "stage": "out", "why": "model is not loaded"},
+    "tried": {"resting": False, "stage": "trial", "why": "after consecutive failures"},
+    "back": {"resting": False, "stage": "returning", "why": ""},
+}
+
+
 def _target(name: str, chosen: int) -> dict[str, Any]:
     latency = {"count": 3, "p50_ms": 2.5, "p99_ms": 3.25, "predicted": 2, "mean_relative_error": 0.1}
     return {
@@ -33,6 +40,7 @@ def _target(name: str, chosen: int) -> dict[str, Any]:
         "confidence": 0.5,
         "latency": {**latency, "predicted_total_ms": 4.0, "measured_total_ms": 5.0},
         "consecutive_failures": {"b": 3, "c": 4}.get(name, 0),
+        **HEALTH.get(name, {}),
     }
 
 
@@ -54,6 +62,21 @@ def test_the_table_shows_traffic_and_latencies(capsys: pytest.CaptureFixture[str
     assert first.split()[1:] == ["3", "75.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "ok"]
     assert second.split() == ["b", "1", "25.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "resting"]
     assert third.split()[-8:] == ["4", "7", "-", "failing", "(4", "in", "a", "row)"]
+
+
+def test_the_table_says_why_a_target_is_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a check found or what it did, in words; on trial and returning are told apart."""
+    status = {"model": "health", "policy": "latency", "targets": [_target(name, 1) for name in HEALTH]}
+    served = StatusSocket(lambda: status)
+    served.start()
+    try:
+        assert main(["status", "health"]) == 0
+    finally:
+        served.close()
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert first.endswith("resting (model is not loaded)")
+    assert second.endswith("on trial (after consecutive failures)")
+    assert third.endswith("returning")
 
 
 @pytest.mark.usefixtures("serving")

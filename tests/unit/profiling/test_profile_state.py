@@ -70,6 +70,15 @@ def test_json_brings_back_the_same_profile() -> None:
     assert predictions(teach(again, more)) == pytest.approx(predictions(teach(profile, more)), rel=1e-2)
 
 
+def test_a_profile_that_remembers_the_most_there_is_reads_back() -> None:
+    """``profile_history_size`` may be 10,000: what such a router keeps is no corrupt state at its next start."""
+    profile = TargetProfile()
+    profile.remember(10_000)
+    teach(profile, answers(1_500, 6))
+    assert len(profile.state()["residuals"]) > 1_000  # type: ignore[arg-type]
+    assert predictions(read_back(profile)) == pytest.approx(predictions(profile), rel=1e-5)
+
+
 def test_four_profiles_fit_into_fifty_kilobytes_of_json() -> None:
     """A thousand answers of twenty shapes under load leave less than a quarter of that."""
     assert len(json.dumps(teach(TargetProfile(), answers(1000, 4)).state())) < 12_500

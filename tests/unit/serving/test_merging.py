@@ -17,15 +17,10 @@ from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import RoutingContext, Target
-from triton_router.serving.answering import Answering, Call
+from triton_router.serving.assembly import Way, assembled
 from triton_router.serving.call_lane import CallLane, LaneRequest
-from triton_router.serving.dispatch import Dispatcher
-from triton_router.serving.forwarding import Forwarder
-from triton_router.serving.inline_gate import InlineGate
-from triton_router.serving.merging import MAX_STRINGS, MergedCalls, Merging
-from triton_router.serving.mirrors import Mirrors
-from triton_router.serving.relay import Relay
-from triton_router.serving.worker_pool import WorkerPool
+from triton_router.serving.exchange import Attempt, Exchange
+from triton_router.serving.merging import MAX_STRINGS
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
@@ -51,19 +46,13 @@ class Rig:
         self.engine = RoutingEngine(
             [(Target("t", "m"), TargetProfile([(16, 0.5)]))], policy_named("latency"), rng=random.Random(8).random
         )
-        forwarder = Forwarder(stub, batched=True)
-        relay = Relay(stub, forwarder, streaming=False, clock=time.monotonic)
-        answering = Answering(self.engine.finish, relay, WorkerPool(workers, name="test"), clock=time.monotonic)
         # All overhead, so that what can go together does.
         self.lane = CallLane(limit=limit, max_rows=MAX_ROWS, measured=[(2, 3.0), (64, 3.0)] * 20)
-        merging = Merging(
-            {"t": self.lane}, MergedCalls(stub, forwarder, relay), answering, self.warnings.append, clock=time.monotonic
-        )
-        mirrors = Mirrors(
-            self.engine, self.engine.finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=time.monotonic
-        )
-        gate = InlineGate(enabled=False)
-        self.dispatcher = Dispatcher(self.engine, forwarder, answering, merging, mirrors, gate, clock=time.monotonic)
+        way = Way(workers=workers, lanes={"t": self.lane})
+        self.dispatcher = assembled(stub, self.engine, self._finish, way, warn=self.warnings.append)
+
+    def _finish(self, *outcome: Any) -> None:
+        self.engine.finish(*outcome)
 
     def answered(self, *requests: FakeRequest) -> list[Any]:
         """Execute the requests, of which the first goes out alone and the rest wait, and return their answers."""
@@ -370,9 +359,11 @@ def test_a_deadline_bounds_the_company() -> None:
     lane = CallLane(limit=1, max_rows=MAX_ROWS, measured=[(rows, 900.0 + 30.0 * rows) for rows in (1, 16)] * 50)
     assert lane.enter()
     for _ in range(8):
-        decision = engine.decide(RoutingContext(1, 1.0, max_latency_ms=1000.0), 10.0)
-        call: Any = Call(None, decision, 10.0)  # type: ignore[arg-type]
-        assert not lane.enter_or_wait(LaneRequest(call, {}, "alike", rows=1))
+        context = RoutingContext(1, 1.0, max_latency_ms=1000.0)
+        exchange = Exchange(FakeRequest(), context, 10.0)
+        exchange.bound_ms = 1000.0
+        attempt = Attempt(exchange, engine.decide(context, 10.0), 10.0)
+        assert not lane.enter_or_wait(LaneRequest(attempt, {}, "alike", rows=1))
     assert [len(group) for group in lane.leave(10.0, 1)] == [3]
     assert [len(group) for group in lane.leave(10.1, 3)] == [5], "too late already: nothing is gained by going apart"
 

@@ -16,7 +16,7 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
-from triton_router.serving.answering import Call
+from triton_router.serving.exchange import Attempt, Exchange
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.mirrors import MAX_BYTES, Mirrors
 from triton_router.serving.relay import Relay
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 GOOD = InferenceResponse([FakeTensor("Y")])
+
+
+def attempt(request: FakeRequest, decision: Any) -> Attempt:
+    return Attempt(Exchange(request, decision.context, 0.0), decision, 0.0)
 
 
 class Rig:
@@ -54,8 +58,7 @@ class Rig:
 
     def mirrored(self, request: FakeRequest, **wish: Any) -> dict[str, int]:
         """Have a request mirrored, wait for its copy, and return the counts of the target of unknown speed."""
-        call: Any = Call(request, self.served(**wish), 0.0)
-        self.mirrors.take(call)
+        self.mirrors.take(attempt(request, self.served(**wish)))
         request.done.set()  # from here on the fake refuses to be asked anything, as the real one crashes
         self.pool.close()
         self.pool = WorkerPool(2, name="test")
@@ -92,8 +95,8 @@ def test_closing_waits_for_the_copy_under_way() -> None:
         return GOOD
 
     rig = Rig(serve)
-    call: Any = Call(FakeRequest(tensors=(FakeTensor.of("X", np.zeros((1, 16), np.float32)),)), rig.served(), 0.0)
-    rig.mirrors.take(call)
+    request = FakeRequest(tensors=(FakeTensor.of("X", np.zeros((1, 16), np.float32)),))
+    rig.mirrors.take(attempt(request, rig.served()))
     assert begun.wait(5)
     threading.Timer(0.05, go.set).start()
     rig.mirrors.close()

@@ -15,6 +15,7 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import Backend, OptimizationGoal, RoutingContext, Target
 from triton_router.serving.capabilities import has_response_parameters
+from triton_router.serving.exchange import Exchange
 from triton_router.serving.explanation_json import as_json
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.overrides import HEADER_PATTERN, Overrides, overrides
@@ -124,7 +125,7 @@ def test_the_wish_reaches_the_engine_and_the_target() -> None:
     assert context.optimization_goal is OptimizationGoal.MINIMIZE_POWER
     assert context.max_latency_ms == 20.0
     assert context.allowed_backends == EVERYTHING.backends
-    forwarded: Any = forwarder.request_for(Target("t", "m"), request)
+    forwarded: Any = forwarder.request_for(Target("t", "m"), Exchange(request, context, 0.0))
     assert forwarded.arguments["parameters"] == parameters
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from triton_router.config.router_config import TargetConfig
 from triton_router.errors import InvalidInputError
 from triton_router.profiling.profile import TargetProfile
+from triton_router.telemetry import state_directory
 from triton_router.telemetry.inheritance import inherit
 from triton_router.telemetry.snapshot_file import (
     MAX_BYTES,
@@ -256,6 +257,21 @@ def test_two_instances_learn_as_one(tmp_path: Path) -> None:
     fourth = Instance(tmp_path / "shared", name="four")
     assert fourth.profiles["a"].observations == 80
     assert sum("in another snapshot already" in line for line in fourth.said) == 2
+
+
+def test_snapshots_that_would_fill_the_memory_are_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what others wrote into a shared directory only so many bytes are read; the instance's own come first."""
+    Instance(tmp_path, name="own").keep({"a": learned()})
+    for number in range(6):
+        Instance(tmp_path, name=f"other-{number}").keep({"a": learned()})
+    size = StateDirectory(tmp_path, MODEL, "own").file.stat().st_size
+    monkeypatch.setattr(state_directory, "MAX_READ_BYTES", 3 * size + size // 2)
+    found = StateDirectory(tmp_path, MODEL, "own").find()
+    assert found.own is not None
+    assert len(found.others) < 4
+    assert ["older ones are left out" in problem for problem in found.problems] == [True]
 
 
 def test_instances_that_come_and_go_fill_neither_directory_nor_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from triton_router.errors import ConfigError, InvalidInputError, ModelFileError, UnsupportedError
+from triton_router.files import open_regular
 from triton_router.serving.backends.base import ExecutingModel
 from triton_router.torch_call import ProgramCall, result_keys
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, NDArray[np.generic]]
 
 MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 8 << 20
 _ADD_AGAIN = "make it with 'triton-router add' on a machine you trust; a .pt2 from elsewhere can run any code"
 
 
@@ -106,11 +108,12 @@ def read_listed(directory: Path, version: str, file: Path) -> bytes:
         ModelFileError: No manifest, it does not list the file, or the bytes are others.
     """
     try:
-        manifest: Any = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        with open_regular(directory / MANIFEST) as stream:
+            manifest: Any = json.loads(stream.read(_MANIFEST_BYTES))
         listed = manifest["versions"][version]["files"][file.name]["sha256"]
     except FileNotFoundError as error:
         raise ModelFileError(f"{file.name} has no {MANIFEST} beside its model", hint=_ADD_AGAIN) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(
             f"{MANIFEST} does not list {file.name} of version {version} with a sha256", hint=_ADD_AGAIN
         ) from error

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTENING = "0A"
@@ -36,17 +42,50 @@ def held_by_another(session: int, port: int) -> bool:
         return False
 
 
+def listening_places(pid: int) -> list[tuple[str, int]]:
+    """Return where a process listens over TCP: addresses to connect to on this machine, and ports, ascending.
+
+    Raises:
+        PermissionError: It is another user's process.
+    """
+    own = _sockets(pid)
+    found = {(_reachable(row[_LOCAL]), _port(row[_LOCAL])) for row in _rows() if _socket_name(row) in own}
+    return sorted(found, key=lambda place: place[1])
+
+
 def _listening(port: int) -> set[str]:
     """Return the sockets that listen there, named as links in /proc/PID/fd name them."""
-    found: set[str] = set()
+    return {_socket_name(row) for row in _rows() if _port(row[_LOCAL]) == port}
+
+
+def _rows() -> Generator[list[str]]:
+    """Yield the listening sockets' lines of the kernel's tables."""
     for table in _TABLES:
         if not table.is_file():
             continue
         for line in table.read_text(encoding="ascii").splitlines()[1:]:
             row = line.split()
-            if row[_STATE] == _LISTENING and int(row[_LOCAL].rpartition(":")[2], 16) == port:
-                found.add(f"socket:[{row[_INODE]}]")
-    return found
+            if row[_STATE] == _LISTENING:
+                yield row
+
+
+def _socket_name(row: list[str]) -> str:
+    return f"socket:[{row[_INODE]}]"
+
+
+def _port(local: str) -> int:
+    return int(local.rpartition(":")[2], 16)
+
+
+def _reachable(local: str) -> str:
+    """Return the address of a table's line, such as ``0100007F:1F40``; loopback for one that means every interface."""
+    words = bytes.fromhex(local.partition(":")[0])
+    # Each group of four bytes stands in the machine's own order.
+    packed = b"".join(words[i : i + 4][:: -1 if sys.byteorder == "little" else 1] for i in range(0, len(words), 4))
+    address = IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    address = mapped or address
+    return ("127.0.0.1" if address.version == 4 else "::1") if address.is_unspecified else str(address)
 
 
 def _members(session: int) -> list[int]:
