@@ -39,14 +39,16 @@ from triton_router.sharing.owners import process
 from triton_router.sharing.place import shared_place
 from triton_router.telemetry.decision_log import configured_log
 from triton_router.telemetry.drift_log import DriftLog
+from triton_router.telemetry.health_log import HealthLog
 from triton_router.telemetry.metrics import MetricsFlusher
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from triton_router.hardware.calibration import Calibration
+    from triton_router.routing.snapshot import TargetSnapshot
     from triton_router.serving.stub import Request, Response, StubModule
 
 _PATIENCE_S = 1.0
@@ -96,7 +98,7 @@ class TritonPythonModel:
             lambda: engine.snapshot(time.monotonic()),
             counts=self._counts,
             merged=self._dispatcher.merged_counts,
-            observe=DriftLog(name, stub.Logger.log_warn).observe,
+            observe=_observer(DriftLog(name, stub.Logger.log_warn), HealthLog(name, stub.Logger.log_warn)),
             interval_s=config.router_config.metrics_interval,
             publishes=config.router_config.enable_metrics,
         )
@@ -175,6 +177,16 @@ def _shared_place(model: str) -> Path:
 
 def _nothing() -> None:
     """Where nothing is kept."""
+
+
+def _observer(drifts: DriftLog, health: HealthLog) -> Callable[[Sequence[TargetSnapshot]], None]:
+    """Return what is shown every state of the targets."""
+
+    def observe(targets: Sequence[TargetSnapshot]) -> None:
+        drifts.observe(targets)
+        health.observe(targets)
+
+    return observe
 
 
 def _state_place() -> Path | None:
