@@ -21,7 +21,8 @@ _ALWAYS = ("target", "backend", "predicted", "p90", "confidence", "energy", "mem
 _REASONS = {
     "policy": "by policy",
     "late": "none is expected in time: the fastest",
-    "panic": "none is in a state to be chosen, so all are considered",
+    "panic": "most are out, so some of those are considered all the same",
+    "full": "all have as many requests in flight as they may, so it would wait",
     "refused": "none meets what the request demands, so it would be refused",
 }
 
@@ -43,6 +44,8 @@ def print_report(model: str, explanation: Explanation, context: RoutingContext, 
     print(f"{printable(model)}  {context.batch_size} rows, {context.work:.0f} elements, policy {explanation.policy}")
     print(f"rests on  {rests_on}")
     print(f"chosen    {chosen} ({_REASONS.get(explanation.reason, explanation.reason)})")
+    if explanation.fallbacks:
+        print(f"then      {', '.join(printable(target.name) for target in explanation.fallbacks)}")
     weights = explanation.weights
     headers = [*_ALWAYS, *(f"{name} x{weight:.2f}" for name, weight in weights.items()), "probability", "rejected"]
     output.print_table(headers, [_row(target, list(weights)) for target in explanation.targets])

@@ -162,7 +162,7 @@ class RoutingEngine:
             if not grants(self._asked, now):
                 retrying.refuse("hedge_share" if hedge else "budget")
                 return None
-            return self._decide_again(earlier[0], others, now, "hedge" if hedge else "retry")
+            return self._decide_again(earlier, others, now, "hedge" if hedge else "retry")
 
     def give_up(self, decision: RoutingDecision, now: float) -> None:
         """Count an attempt that is overdue as its target's failure. It still has to be finished: its slot stays."""
@@ -279,6 +279,8 @@ class RoutingEngine:
         """Return every target as it stands; last those that have been removed since the model was loaded."""
         with self._lock:
             self._learner.learn(now)
+            if self._board is not None:
+                self._look_at(self._board, now)
             self._watch.settle(now)
             # So that the budget knows of the latest traffic when it is asked.
             self._retrying.budget.left(self._asked, now)
@@ -439,8 +441,9 @@ class RoutingEngine:
         return selection.constrained(earlier[0].context, left, now)[0] if left else left
 
     def _decide_again(
-        self, first: RoutingDecision, others: list[Candidate], now: float, reason: str
+        self, earlier: Sequence[RoutingDecision], others: list[Candidate], now: float, reason: str
     ) -> RoutingDecision:
+        first = earlier[0]
         context, work = first.context, first.work
         policy = first.chooser or self._policy_for(context, None)
         kept, rejections, _ = self._considered(context, work, now, policy, others)
@@ -451,6 +454,7 @@ class RoutingEngine:
         chosen.retried += reason == "retry"
         chosen.hedged += reason == "hedge"
         decision = self._reserve((context, work), chosen, reason, policy)
+        decision.attempt = len(earlier) + 1
         # Of the targets that the policy would have chosen among, some were taken away from it: it has no propensity.
         decision.propensity = 0.0
         decision.rated = [(candidate, candidate.score, candidate.expected_latency_ms) for candidate in kept]

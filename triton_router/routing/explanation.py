@@ -52,7 +52,8 @@ class Explanation:
         policy: Name of the policy in force.
         weights: Its scorers and their shares, which sum to 1.
         chosen: The most probable target; None if the request's constraints leave none.
-        reason: As `RoutingDecision.reason`, or ``refused``.
+        reason: As `RoutingDecision.reason`, or ``refused``, or ``full`` (the request would wait).
+        fallbacks: Where the request goes if the chosen one fails, best first.
     """
 
     policy: str
@@ -60,6 +61,7 @@ class Explanation:
     chosen: Target | None
     reason: str
     targets: list[TargetExplanation]
+    fallbacks: list[Target]
 
 
 def explained(
@@ -88,6 +90,7 @@ def explained(
         for candidate, score in zip(kept, scorer(context, kept) if kept else (), strict=True):
             scores[id(candidate)][_name(scorer)] = score
     likeliest = max(kept, key=lambda candidate: chance[id(candidate)], default=None)
+    others = sorted((c for c in kept if c is not likeliest), key=lambda candidate: -candidate.score)
     return Explanation(
         policy.name,
         {_name(scorer): share for scorer, share in policy.shares},
@@ -99,6 +102,7 @@ def explained(
             )
             for candidate in everyone
         ],
+        [candidate.target for candidate in others],
     )
 
 

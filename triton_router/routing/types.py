@@ -170,6 +170,7 @@ class RoutingDecision:
         rejections: Every target that was not considered.
         candidate: The chosen target as the engine holds it.
         rated: What was considered: candidate, score, predicted latency.
+        attempt: How many decisions there were for the request, this one included.
         is_trial: Whether it finds out how a target is that was out.
         is_given_up: Whether it counted as a failure already, being overdue.
     """
@@ -187,6 +188,7 @@ class RoutingDecision:
     rejections: Sequence[Rejection]
     candidate: Candidate = field(repr=False)
     rated: Sequence[tuple[Candidate, float, float]] = field(repr=False)
+    attempt: int = 1
     is_trial: bool = False
     is_given_up: bool = False
 

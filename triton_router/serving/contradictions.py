@@ -30,8 +30,3 @@ def refuse_contradiction(config: RouterConfig, model_config: dict[str, Any]) -> 
             "a routed model holds rate limiter resources: with its targets waiting for them this can deadlock",
             hint="remove rate_limiter from its instance_group; put it on the targets",
         )
-    if sum(group.get("count", 1) for group in model_config.get("instance_group", [])) > 1:
-        raise ConfigError(
-            "a routed model has more than one instance: each would learn and count load by itself",
-            hint="set instance_group [ { kind: KIND_CPU count: 1 } ]; one instance serves all requests concurrently",
-        )

@@ -34,17 +34,25 @@ from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.stub_processes import StubScan
 from triton_router.serving.target_priors import target_priors
 from triton_router.serving.target_watch import TargetWatch
+from triton_router.sharing.instances import Instances
+from triton_router.sharing.owners import process
+from triton_router.sharing.place import shared_place
 from triton_router.telemetry.decision_log import configured_log
 from triton_router.telemetry.drift_log import DriftLog
+from triton_router.telemetry.health_log import HealthLog
 from triton_router.telemetry.metrics import MetricsFlusher
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from triton_router.hardware.calibration import Calibration
+    from triton_router.routing.snapshot import TargetSnapshot
     from triton_router.serving.stub import Request, Response, StubModule
+
+_PATIENCE_S = 1.0
+"""Longest that loading waits for what instances that serve already know."""
 
 
 class TritonPythonModel:
@@ -68,7 +76,11 @@ class TritonPythonModel:
         config = load_router_config(directory / ROUTER_FILE)
         refuse_cycle(router_cycle(directory.parent, directory.name))
         refuse_contradiction(config, model_config)
+        self._instances = Instances(_shared_place(name), _warner(stub, name))
+        self._instances.join()
         self._keeper = _keeper(stub, name, config)
+        if self._keeper:
+            self._instances.ask_to_save(_PATIENCE_S)
         learned = self._keeper.inherited() if self._keeper else {}
         model = RoutedModel(name, directory, model_config, _calibration())
         priors = target_priors(directory, config.targets, model.calibration)
@@ -86,7 +98,7 @@ class TritonPythonModel:
             lambda: engine.snapshot(time.monotonic()),
             counts=self._counts,
             merged=self._dispatcher.merged_counts,
-            observe=DriftLog(name, stub.Logger.log_warn).observe,
+            observe=_observer(DriftLog(name, stub.Logger.log_warn), HealthLog(name, stub.Logger.log_warn)),
             interval_s=config.router_config.metrics_interval,
             publishes=config.router_config.enable_metrics,
         )
@@ -111,6 +123,7 @@ class TritonPythonModel:
             self._log.start()
         self._metrics.start()
         self._status.start()
+        self._instances.start(engine, self._keeper.save if self._keeper else _nothing)
         self._reloading.start(self._following.follow)
         # What was made until here stays: no later collection needs to walk it while a request waits.
         gc.collect()
@@ -131,11 +144,12 @@ class TritonPythonModel:
             closing.callback(self._power.close)
             closing.callback(self._watch.close)
             closing.callback(self._status.close)
+            closing.callback(self._instances.close)
             closing.callback(self._dispatcher.close)
             closing.callback(self._reloading.close)  # first: what is closed follows nothing
 
     def _counts(self) -> dict[str, float]:
-        counts = self._reloading.counts() | self._watch.counts()
+        counts = self._reloading.counts() | self._watch.counts() | self._instances.counts()
         if self._keeper:
             counts["triton_router_snapshot_errors_total"] = self._keeper.errors
         if self._log:
@@ -148,12 +162,31 @@ class TritonPythonModel:
             "power": self._power.status(),
             "problems": self._watch.status(),
             "settings": self._reloading.status(),
+            "sharing": self._instances.status(),
         }
 
 
 def _warner(stub: StubModule, name: str) -> Callable[[str], None]:
     """Return what writes a line about the routed model to the server's log."""
     return lambda message: stub.Logger.log_warn(f"routed model {name!r}: {message}")
+
+
+def _shared_place(model: str) -> Path:
+    return shared_place(model, _state_place(), process(os.getppid()))
+
+
+def _nothing() -> None:
+    """Where nothing is kept."""
+
+
+def _observer(drifts: DriftLog, health: HealthLog) -> Callable[[Sequence[TargetSnapshot]], None]:
+    """Return what is shown every state of the targets."""
+
+    def observe(targets: Sequence[TargetSnapshot]) -> None:
+        drifts.observe(targets)
+        health.observe(targets)
+
+    return observe
 
 
 def _state_place() -> Path | None:

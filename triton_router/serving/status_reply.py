@@ -70,7 +70,15 @@ class TargetStatus(_Part):
     last_drift: DriftStatus | None = None
     power_w: FigureStatus = FigureStatus()
     memory_mb: FigureStatus = FigureStatus()
+    stage: str = ""
+    why: str = ""
+    ejections: dict[str, int] = {}
+    returns: int = 0
+    seconds_out: float = 0.0
+    retried: int = 0
+    hedged: int = 0
     removed: bool = False
+    peers_in_flight: int = 0
 
 
 class StateStatus(_Part):
@@ -107,6 +115,19 @@ class SettingsStatus(_Part):
     problem: str
 
 
+class SharingStatus(_Part):
+    """With whom load and answers are shared.
+
+    Attributes:
+        instances: Of the routed model on this host, this one included.
+        problem: Why it shares with nobody, or what went wrong; "" if nothing.
+    """
+
+    file: str
+    instances: int
+    problem: str
+
+
 class ModelStatus(_Part):
     """One routed model."""
 
@@ -117,3 +138,4 @@ class ModelStatus(_Part):
     power: dict[str, str] = {}
     problems: dict[str, str] = {}
     settings: SettingsStatus | None = None
+    sharing: SharingStatus | None = None

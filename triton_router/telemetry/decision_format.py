@@ -23,7 +23,10 @@ SCHEMA = 1
 """Raised when a key changes its meaning. A reader refuses what is newer than itself; new keys need no new number."""
 
 _Name = Annotated[str, Field(min_length=1, max_length=255)]
-_Count = Annotated[float, Field(ge=0)]
+_LARGEST = 1e60
+"""Nothing that is ever logged is larger; whoever reads a log squares and adds up."""
+_Count = Annotated[float, Field(ge=0, le=_LARGEST)]
+_Time = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
 
 
 class _Line(BaseModel):
@@ -80,10 +83,10 @@ class Record(_Line):
     """One decision and its outcome; docs/decision-log.md says what each attribute means."""
 
     kind: Literal["decision"] = "decision"
-    time: float
-    monotonic: float
+    time: _Time
+    monotonic: _Time
     model: str
-    rows: Annotated[int, Field(ge=0)]
+    rows: Annotated[int, Field(ge=0, le=1 << 63)]
     work: _Count
     may_explore: bool = True
     goal: OptimizationGoal = OptimizationGoal.BALANCED
@@ -102,7 +105,7 @@ class Record(_Line):
     rejected: tuple[RejectionEntry, ...] = ()
     verdict: Verdict
     latency_ms: _Count
-    attempts: Annotated[int, Field(ge=1)] = 1
+    attempts: Annotated[int, Field(ge=1, le=1 << 63)] = 1
     mirrored: bool = False
 
     @property
@@ -132,9 +135,7 @@ def start_line(model: str, policy: str, targets: Sequence[TargetEntry]) -> str:
     return dumps({"schema": SCHEMA, **start.model_dump(mode="json", exclude_defaults=True), "kind": "start"}) + "\n"
 
 
-def decision_line(
-    model: str, decision: RoutingDecision, outcome: Outcome, *, monotonic: float, time: float, attempts: int = 1
-) -> str:
+def decision_line(model: str, decision: RoutingDecision, outcome: Outcome, *, monotonic: float, time: float) -> str:
     """Return the line of one decision, its end included.
 
     Args:
@@ -143,7 +144,6 @@ def decision_line(
         outcome: How it ended.
         monotonic: When it ended, in monotonic seconds.
         time: The same, in seconds since 1970.
-        attempts: How many targets were called for the request until then, this one included.
     """
     context = decision.context
     line: dict[str, Any] = {
@@ -168,7 +168,7 @@ def decision_line(
         "rejected": [{"target": target.name, "reason": reason} for target, reason in decision.rejections],
         "verdict": outcome.verdict.value,
         "latency_ms": round(outcome.latency_ms, 6),
-        "attempts": attempts,
+        "attempts": decision.attempt,
         "mirrored": decision.reason == "mirror",
     }
     return dumps(line) + "\n"

@@ -61,7 +61,7 @@ class DecisionLog:
         self._warn = warn
         self._sample = sample
         self._number = count()
-        self._queue: deque[tuple[RoutingDecision, Outcome, float, int]] = deque()
+        self._queue: deque[tuple[RoutingDecision, Outcome, float]] = deque()
         self._lock = Lock()
         self._dropped = 0
         self._written = 0
@@ -81,14 +81,14 @@ class DecisionLog:
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S)
 
-    def observe(self, decision: RoutingDecision, outcome: Outcome, now: float, attempts: int = 1) -> None:
+    def observe(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         """Note how a decision ended at ``now`` (monotonic seconds). Takes no lock and touches no file."""
         if self._sample < 1.0 and modf(next(self._number) * _GOLDEN)[0] >= self._sample:
             return
         if len(self._queue) >= QUEUE:
             self._lose(1)
             return
-        self._queue.append((decision, outcome, now, attempts))
+        self._queue.append((decision, outcome, now))
 
     @property
     def counts(self) -> LogCounts:
@@ -108,7 +108,7 @@ class DecisionLog:
             self._say_dropped()
         self._file.close()
 
-    def _write(self, batch: Sequence[tuple[RoutingDecision, Outcome, float, int]]) -> None:
+    def _write(self, batch: Sequence[tuple[RoutingDecision, Outcome, float]]) -> None:
         now = time.monotonic()
         if now < self._retry_at:
             self._lose(len(batch))
@@ -117,8 +117,8 @@ class DecisionLog:
         try:
             self._file.append(
                 "".join(
-                    decision_line(self._model, decision, outcome, monotonic=at, time=at + offset, attempts=attempts)
-                    for decision, outcome, at, attempts in batch
+                    decision_line(self._model, decision, outcome, monotonic=at, time=at + offset)
+                    for decision, outcome, at in batch
                 )
             )
         except OSError as error:

@@ -50,6 +50,7 @@ def test_a_request_goes_from_target_to_target_best_first() -> None:
         assert decision is not None
         assert (decision.target.name, decision.reason, decision.propensity) == (name, "retry", 0.0)
         earlier.append(decision)
+    assert [decision.attempt for decision in earlier] == [1, 2, 3]
     assert [target.in_flight for target in engine.snapshot(0.0)] == [1, 1, 1]
     assert [target.retried for target in engine.snapshot(0.0)] == [0, 1, 1]
     for decision in earlier:
@@ -279,3 +280,20 @@ def test_settings_that_change_hold_from_then_on() -> None:
     engine.reconfigure(policy_named("latency"), RoutingRules(resilience=Resilience()))
     assert engine.again([first], 0.0) is not None
     assert engine.decide(REQUEST, 0.0).target.name == "t0"
+
+
+def test_an_explanation_names_who_is_out_and_where_the_request_would_go_next() -> None:
+    """Why a target is left out is said in the words of its health, and the order of the others is that of retries."""
+    engine = make(1.0, 9.0, 3.0, 5.0)
+    engine.mark("t0", "model is not loaded", 0.0, 10.0)
+    for _ in range(3):
+        engine.finish(engine.decide(REQUEST, 0.0), FAILURE, 0.0)
+    explanation = engine.explain(REQUEST, 0.1)
+    assert explanation.chosen is not None
+    assert (explanation.chosen.name, [target.name for target in explanation.fallbacks]) == ("t3", ["t1"])
+    assert [one.rejected for one in explanation.targets] == [
+        "model is not loaded",
+        "",
+        "resting after consecutive failures",
+        "",
+    ]

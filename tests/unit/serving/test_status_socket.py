@@ -29,7 +29,15 @@ NEWER_OF_A_TARGET = {
     "last_drift": None,
     "power_w": {"value": 0.0, "source": "unknown"},
     "memory_mb": {"value": 0.0, "source": "unknown"},
+    "stage": "",
+    "why": "",
+    "ejections": {},
+    "returns": 0,
+    "seconds_out": 0.0,
+    "retried": 0,
+    "hedged": 0,
     "removed": False,
+    "peers_in_flight": 0,
 }
 TARGET = {
     "target": {"name": "onnx-cpu", "model": "m-onnx-cpu", "version": None, "backend": "cpu", "variant": "onnx"},
@@ -55,6 +63,7 @@ STATUS: dict[str, Any] = {
     "state": None,
     "power": {},
     "settings": None,
+    "sharing": None,
 }
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"

@@ -131,6 +131,17 @@ def test_mirrored_and_failed_requests_teach_and_are_not_asked_about() -> None:
     assert found.decisions + others == len(trace.records)
 
 
+def test_attempts_after_the_first_teach_and_are_not_asked_about() -> None:
+    """Of the targets a policy would choose among, some were taken away from a retry: it says nothing of the policy."""
+    _, trace = record_trace(scenario(), "latency")
+    before = replay(trace, policy_named("latency"))
+    for index in (3, 30):
+        trace.records[index] = trace.records[index].model_copy(update={"reason": "retry", "attempts": 2})
+    after = replay(trace, policy_named("latency"))
+    assert after.left.no_choice == before.left.no_choice + 2
+    assert after.decisions < before.decisions
+
+
 def test_a_log_that_says_nothing_is_refused() -> None:
     """Without a single propensity there is no estimate, and the error says why."""
     _, trace = record_trace(scenario(), "latency", requests=20)
