@@ -62,8 +62,8 @@ def _snapshot() -> dict[str, Any]:
     rng, profile = random.Random(3), TargetProfile([(16, 1.0)])
     for _ in range(40):
         rows = rng.choice([1, 2, 4])
-        expected = profile.predict_latency(16.0 * rows, 0.0, 0.0, rows)
-        profile.record_latency(rows * rng.uniform(0.9, 1.1), 16.0 * rows, 0.0, 0.0, expected, alone=True, rows=rows)
+        expected = profile.predict_latency(16.0 * rows, rows)
+        profile.record_latency(rows * rng.uniform(0.9, 1.1), 16.0 * rows, expected, alone=True, rows=rows)
     identity = {"model": "m-a", "version": None, "backend": "cpu", "variant": "", "measured": [[16, 1.0]]}
     return {
         "format": "triton-router snapshot",
@@ -87,7 +87,7 @@ def _take_snapshot(data: bytes) -> None:
             refused_well(error)
             return
     for profile in profiles.values():
-        predicted = profile.predict_latency(64.0, 0.0, 0.0, 4)
+        predicted = profile.predict_latency(64.0, 4)
         assert isfinite(predicted)
         assert predicted >= 0.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from triton_router.profiling.load_law import Load
 from triton_router.routing.peers import PeerAnswer, PeerLoad, device_key, target_key
 from triton_router.sharing import layout
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.001
 _NEVER = 1 << 64
 """What no word holds."""
-_ANSWER = Struct("=QQ6d")
-_ALONE = -1.0
+_ANSWER = Struct("=QQ9d")
 _MOST_MS = 86_400_000.0
 _MOST_ROWS = 1e9
 
@@ -45,7 +45,7 @@ class Board:
         self._words = file.words
         self._bytes = file.words.cast("B")
         self._in_flight = file.words[at + layout.IN_FLIGHT : at + layout.IN_FLIGHT + layout.BERTHS + 1]
-        self._work = file.doubles[at + layout.WORK : at + layout.WORK + layout.BERTHS + 1]
+        self._time = file.doubles[at + layout.TIME : at + layout.TIME + layout.BERTHS + 1]
         self._changes_at = at + layout.CHANGES
         self._told_at = at + layout.TOLD
         self._changes = 0
@@ -74,7 +74,7 @@ class Board:
         """See `LoadBoard.post`."""
         berth = candidate.berth
         self._in_flight[berth] = candidate.in_flight
-        self._work[berth] = candidate.work_in_flight
+        self._time[berth] = candidate.ms_in_flight
         self._changes = changes = self._changes + 1
         self._words[self._changes_at] = changes
 
@@ -90,9 +90,8 @@ class Board:
             latency_ms,
             decision.work,
             decision.context.batch_size,
-            decision.ahead,
-            decision.device_ahead,
-            _ALONE if alone else decision.device_in_flight,
+            alone,
+            *decision.load,
         )
         self._told = number
         self._words[self._told_at] = number
@@ -114,7 +113,7 @@ class Board:
 
     def close(self) -> None:
         """Let go of the file; the engine must not know of this board any more."""
-        for view in (self._in_flight, self._work, self._bytes):
+        for view in (self._in_flight, self._time, self._bytes):
             view.release()
 
 
@@ -188,13 +187,13 @@ class Peer:
             self._keys = list(zip(keys, devices, strict=True))
         count = len(self._keys)
         in_flight = self._words[at + layout.IN_FLIGHT : at + layout.IN_FLIGHT + count].tolist()
-        work = self._doubles[at + layout.WORK : at + layout.WORK + count].tolist()
+        times = self._doubles[at + layout.TIME : at + layout.TIME + count].tolist()
         loads = [
             PeerLoad(key, device, number, max(0.0, amount))
-            for (key, device), number, amount in zip(self._keys, in_flight, work, strict=True)
+            for (key, device), number, amount in zip(self._keys, in_flight, times, strict=True)
             if number
         ]
-        if all(load.in_flight <= layout.MOST_IN_FLIGHT and load.work <= layout.MOST_WORK for load in loads):
+        if all(load.in_flight <= layout.MOST_IN_FLIGHT and load.ms <= layout.MOST_WORK for load in loads):
             self.loads = loads
         else:
             self.loads = []
@@ -204,7 +203,7 @@ class Peer:
         at = self._at + layout.RING + number % layout.ANSWERS * layout.ANSWER_WORDS
         found, target = self._words[at : at + 2].tolist()
         values = self._doubles[at + 2 : at + layout.ANSWER_WORDS].tolist()
-        latency_ms, work, rows, ahead, device_ahead, in_flight = values
+        latency_ms, work, rows, alone, *amounts = values
         if found != number:  # written over in the meantime
             return None
         # Comparisons that a NaN does not pass.
@@ -212,11 +211,8 @@ class Peer:
             0.0 <= latency_ms <= _MOST_MS
             and 0.0 <= work <= layout.MOST_WORK
             and 0.0 <= rows <= _MOST_ROWS
-            and -layout.MOST_WORK <= ahead <= layout.MOST_WORK
-            and -layout.MOST_WORK <= device_ahead <= layout.MOST_WORK
-            and _ALONE <= in_flight <= layout.MOST_IN_FLIGHT
+            and all(-layout.MOST_WORK <= amount <= layout.MOST_WORK for amount in amounts)
         ):
             self.problem = "it tells of an answer that nobody can have had; it is not learned"
             return None
-        alone = in_flight == _ALONE
-        return PeerAnswer(target, latency_ms, work, rows, ahead, device_ahead, max(in_flight, 0.0), alone)
+        return PeerAnswer(target, latency_ms, work, rows, Load(*[max(0.0, amount) for amount in amounts]), alone > 0.0)

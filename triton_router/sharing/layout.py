@@ -11,9 +11,9 @@ to read or write it; owners are entered in the header under a lock of the file.
                       process id 0
     slot     0 heartbeat, in nanoseconds of the monotonic clock  1 changes  2 names changed
              3 berths in use  4 answers told  5 snapshot asked for and written  6 whether it serves
-             8...     berths: targets' keys; devices' keys; requests in flight; their work (as a double)
-             ...      answers, a ring of eight words each: number, target's key, and as doubles latency in milliseconds,
-                      work, rows, work ahead at the target and on its device, requests on the device (-1: it was alone)
+             8...     berths: targets' keys; devices' keys; requests in flight; their ms (as a double)
+             ...      answers, a ring of eleven words each: number, target's key, and as doubles latency in ms,
+                      work, rows, whether it was alone, and the fields of `Load`
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BERTHS = 320
 """Targets of one instance: the most that a routed model has, and those that were removed and are still at work."""
 ANSWERS = 256
 """Answers that wait for the peers, which look ten times a second. Of more they learn the latest."""
-ANSWER_WORDS = 8
+ANSWER_WORDS = 11
 
 HEADER_WORDS = 512
 ASKED = 6
@@ -40,10 +40,10 @@ HEARTBEAT, CHANGES, NAMES, IN_USE, TOLD, WRITTEN, SERVES = range(7)
 KEYS = 8
 DEVICES = KEYS + BERTHS
 IN_FLIGHT = DEVICES + BERTHS
-WORK = IN_FLIGHT + BERTHS + 1  # one more berth for what finds no place: it is posted and never read
-RING = WORK + BERTHS + 1
-SLOT_WORDS = 3584
-"""Seven pages."""
+TIME = IN_FLIGHT + BERTHS + 1  # one more berth for what finds no place: it is posted and never read
+RING = TIME + BERTHS + 1
+SLOT_WORDS = 4608
+"""Nine pages."""
 TOTAL_WORDS = HEADER_WORDS + SLOTS * SLOT_WORDS
 
 IDENTITY = (MAGIC, VERSION, SLOTS, BERTHS, ANSWERS, SLOT_WORDS)

@@ -280,7 +280,7 @@ def test_nonsense_of_a_peer_is_not_believed(path: Path, join: Callable[..., Inst
             for word in range(layout.NAMES, layout.SLOT_WORDS):
                 if rng.random() < 0.2:
                     words[at + word] = rng.getrandbits(64)
-            doubles[at + layout.WORK] = rng.choice([float("nan"), float("inf"), -1e300])
+            doubles[at + layout.TIME] = rng.choice([float("nan"), float("inf"), -1e300])
             words[at + layout.TOLD] = number * rng.choice([1, 1, 1 << 40])
             words[at + layout.CHANGES] = number
             in_flight(one)
