@@ -56,6 +56,8 @@ class Way:
         batched: Whether dimension 0 of every input is the batch.
         streaming: Whether a request may be answered several times.
         explains: Whether answers can say why their target was chosen.
+        takes_sequences: Whether all requests of a sequence come here: they do not where there are several instances and
+            Triton does not keep sequences together.
         inline: Whether a lone request may be served without a thread.
         workers: Most calls in flight at once.
         targets: How many there are.
@@ -66,6 +68,7 @@ class Way:
     batched: bool = True
     streaming: bool = False
     explains: bool = False
+    takes_sequences: bool = True
     inline: bool = False
     workers: int = 64
     targets: int = 1
@@ -99,6 +102,7 @@ def way_of(config: RouterConfig, model_config: dict[str, Any], *, explains: bool
         batched=max_batch_size > 0,
         streaming=config.streaming,
         explains=explains and not config.streaming,
+        takes_sequences=_takes_sequences(model_config),
         inline=config.dispatch.inline and not config.streaming,
         workers=config.dispatch.max_concurrency,
         targets=len(config.targets),
@@ -152,7 +156,7 @@ def assembled(
     admission = Admission(
         way.queue.limit, reject_late=way.queue.reject_late, answering=answering, room=room, counts=counts
     )
-    return Dispatcher(
+    serving = Dispatcher(
         engine,
         forwarder,
         answering,
@@ -166,6 +170,8 @@ def assembled(
         counts=counts,
         clock=clock,
     )
+    serving.takes_sequences = way.takes_sequences
+    return serving
 
 
 def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig, model_config: dict[str, Any]) -> None:
@@ -219,6 +225,11 @@ def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLan
             lane.resize(limit)
         lanes[target.name] = lane
     return lanes
+
+
+def _takes_sequences(model_config: dict[str, Any]) -> bool:
+    instances = sum(group.get("count", 1) for group in model_config.get("instance_group", []))
+    return instances <= 1 or "sequence_batching" in model_config
 
 
 def _merged_as(target: TargetConfig) -> tuple[object, ...]:
