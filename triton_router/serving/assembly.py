@@ -202,20 +202,15 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
 def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLane] = _NO_LANES) -> dict[str, CallLane]:
     """Return a lane for each target that takes merged calls, by its name.
 
-    Where nobody has said how many calls a target takes at once, it has none: fewer than it could take would keep its
-    instances idle.
-
     Args:
         config: The routed model's settings.
         max_batch_size: The most rows of a call.
         kept: Lanes to go on with, with what they have learned and what waits there.
     """
-    if not config.merge.enabled or config.streaming or max_batch_size <= 0:
-        return {}
     lanes: dict[str, CallLane] = {}
-    for target in config.targets:
-        limit = config.merge.calls_in_flight or target.instances
-        if not (target.batch_independent and limit):
+    for target in config.targets if max_batch_size > 0 else ():
+        limit = config.calls_in_flight_at(target)
+        if not limit:
             continue
         lane = kept.get(target.name)
         if lane is None:

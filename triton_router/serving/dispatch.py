@@ -142,6 +142,10 @@ class Dispatcher:
             "abandoned": len(self._answering.abandoned()),
         }
 
+    def retry_counts(self) -> dict[str, float]:
+        """Return the retries at hand (``left``), and the attempts that were not granted, by why."""
+        return self._engine.retry_counts(self._clock())
+
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
         self._answering.close()

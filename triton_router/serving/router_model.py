@@ -29,6 +29,7 @@ from triton_router.serving.contradictions import refuse_contradiction
 from triton_router.serving.following import Followers, Following, RoutedModel
 from triton_router.serving.live_status import live_status
 from triton_router.serving.reloading import Reloading
+from triton_router.serving.resilience_counts import as_metrics
 from triton_router.serving.server_health import ServerHealth
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.stub_processes import StubScan
@@ -150,6 +151,7 @@ class TritonPythonModel:
 
     def _counts(self) -> dict[str, float]:
         counts = self._reloading.counts() | self._watch.counts() | self._instances.counts()
+        counts |= as_metrics(self._dispatcher.resilience_counts(), self._dispatcher.retry_counts())
         if self._keeper:
             counts["triton_router_snapshot_errors_total"] = self._keeper.errors
         if self._log:
@@ -162,6 +164,8 @@ class TritonPythonModel:
             "power": self._power.status(),
             "problems": self._watch.status(),
             "settings": self._reloading.status(),
+            "resilience": self._dispatcher.resilience_counts(),
+            "retries": self._dispatcher.retry_counts(),
             "sharing": self._instances.status(),
         }
 

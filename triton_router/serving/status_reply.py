@@ -138,4 +138,7 @@ class ModelStatus(_Part):
     power: dict[str, str] = {}
     problems: dict[str, str] = {}
     settings: SettingsStatus | None = None
+    # What went wrong and is under way (`Dispatcher.resilience_counts`), and the retries at hand and denied, by why.
+    resilience: dict[str, int] = {}
+    retries: dict[str, float] = {}
     sharing: SharingStatus | None = None
