@@ -27,16 +27,15 @@ output { name: "Y" data_type: TYPE_FP64 dims: [ -1 ] }
 
 
 def write_fleet(fleet: SwitchedFleet) -> None:
-    """Three targets behind four routed models that send to all of them, and two slow targets behind one."""
+    """Three targets behind three routed models that send to all of them, and two slow targets behind one."""
     for target in TARGETS:
         fleet.add_target(target)
-    for name in ("routed", "loose"):
-        fleet.add_routed(name, TARGETS, policy="least-request", health=HEALTH)
-    # Takes more than its targets do: what is wrong for them reaches them.
-    (fleet.repository / "loose" / "config.pbtxt").write_text(LOOSE)
+    fleet.add_routed("routed", TARGETS, policy="least-request", health=HEALTH)
     fleet.add_routed("hedged", TARGETS, policy="least-request", health=HEALTH, hedge={"share": 0.3})
     merging = [{"name": name, "model": name, "batch_independent": True, "instances": 1} for name in TARGETS]
     fleet.add_routed("merged", merging, policy="least-request", health=HEALTH)
+    # It takes more than its targets do: what is wrong for them reaches them.
+    (fleet.repository / "merged" / "config.pbtxt").write_text(LOOSE)
     for target in SLOW_TARGETS:
         fleet.add_target(target, service_ms=40.0)
     # What waits at a target is executed even if its client has been refused meanwhile: little is let there.
@@ -50,7 +49,7 @@ def shared_chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
     directory = tmp_path_factory.mktemp("chaos")
     fleet = SwitchedFleet(directory)
     write_fleet(fleet)
-    # The checks would refuse "loose", whose clients make mistakes that only its targets notice.
+    # The checks would refuse "merged", whose clients make mistakes that only its targets notice.
     with served_triton(fleet.repository, directory / "log", more=["--skip-checks"]) as served:
         yield Chaos(fleet, served)
 

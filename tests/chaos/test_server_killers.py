@@ -131,13 +131,13 @@ def test_nothing_of_the_server_is_needed_to_import(chaos: Chaos) -> None:
 
 def test_a_clients_mistake_is_its_own(chaos: Chaos) -> None:
     """6. Shapes that no target takes are refused once each: not tried elsewhere, and nobody is left out for them."""
-    before = {target["target"]["name"]: target for target in chaos.served.status("loose")["targets"]}
+    before = {target["target"]["name"]: target for target in chaos.served.status("merged")["targets"]}
     habits = Habits(6, 2, columns=5, seconds=1.5, pause_after_error_s=0.002)
-    with chaos.scene("6. wrong shapes", "loose", Habits(6, 2)) as scene:
-        with chaos.served.load("loose", habits) as wrong:
+    with chaos.scene("6. wrong shapes", "merged", Habits(6, 2)) as scene:
+        with chaos.served.load("merged", habits) as wrong:
             wrong.wait()
         scene.figures["refused"] = str(wrong.seen.failed)
-    after = {target["target"]["name"]: target for target in chaos.served.status("loose")["targets"]}
+    after = {target["target"]["name"]: target for target in chaos.served.status("merged")["targets"]}
     grown = {key: sum(after[name][key] - before[name][key] for name in after) for key in ("refused", "failed")}
     assert wrong.seen.failed == wrong.seen.asked > 50, wrong.seen.line()
     assert grown == {"refused": wrong.seen.failed, "failed": 0}, wrong.seen.failures
