@@ -138,6 +138,7 @@ class TritonPythonModel:
         """Stop, once Triton has seen every request answered."""
         with ExitStack() as closing:  # each of them, whatever happens to the others; the last one first
             closing.callback(self._metrics.close)
+            closing.callback(self._instances.close)  # after the last snapshot: who asks for one until then gets it
             if self._keeper:
                 closing.callback(self._keeper.close)
             if self._log:
@@ -145,7 +146,6 @@ class TritonPythonModel:
             closing.callback(self._power.close)
             closing.callback(self._watch.close)
             closing.callback(self._status.close)
-            closing.callback(self._instances.close)
             closing.callback(self._dispatcher.close)
             closing.callback(self._reloading.close)  # first: what is closed follows nothing
 
