@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import subprocess
 import sys
 from contextlib import contextmanager
 from threading import Thread
@@ -109,6 +110,31 @@ def test_any_status_is_shown_or_refused(data: Any) -> None:
 def test_any_bytes_are_shown_or_refused(data: bytes) -> None:
     """A reply that is no JSON, or has no end."""
     _shown_or_refused(data)
+
+
+_STRANGER = """
+import os, socket, sys
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX) as asker:
+    asker.settimeout(10)
+    asker.connect(sys.argv[1].replace("@", chr(0)))
+    print(asker.recv(100))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_gets_nothing() -> None:
+    """Nothing is sent, and the status is not even built, for whoever is neither the server's user nor root."""
+    served = StatusSocket(lambda: STATUS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.geteuid", lambda: 4242)  # this process would answer root
+        served.start()
+        try:
+            command = [sys.executable, "-c", _STRANGER, f"@triton-router-{os.getppid()}-{os.getpid()}"]
+            told = subprocess.run(command, capture_output=True, text=True, check=True)
+        finally:
+            served.close()
+    assert told.stdout == "b''\n"
 
 
 def test_whatever_an_asker_says_or_does_not_the_next_one_is_answered() -> None:

@@ -72,8 +72,23 @@ def run(args: argparse.Namespace) -> int:
     # gevent, on which tritonclient's HTTP runs, would print a Ctrl-C before main() sees it.
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
-    with ModelControl(args.url, headers=dict(args.header), timeout_s=args.timeout) as control:
+    headers = dict(args.header) or _key_headers(args.url, args.api_key)
+    with ModelControl(args.url, headers=headers, timeout_s=args.timeout) as control:
         return ACTIONS[args.action](control, args)
+
+
+def _key_headers(url: str, given: str | None) -> dict[str, str]:
+    """Return what opens the server's repository API: a key that was given, or that of a server of this user's here."""
+    import os
+    from urllib.parse import urlsplit
+
+    from triton_router.serving.launcher.restricted import KEY_HEADER, KEY_VARIABLE
+    from triton_router.serving.launcher.runtime_record import key_headers
+
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    own = key_headers(parts.port or 80, parts.hostname or "")
+    key = given or os.environ.get(KEY_VARIABLE, "")
+    return {KEY_HEADER: key} if given or (key and not own) else own
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -82,12 +97,17 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--repository", type=Path, metavar="DIR", help="the server's model repository; router.yaml is read from it"
     )
     parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="of 'triton-router serve' (default: that of your own server on this machine, or $TRITON_ROUTER_API_KEY)",
+    )
+    parser.add_argument(
         "--header",
         action="append",
-        type=_header,
+        type=header,
         default=[],
         metavar="KEY:VALUE",
-        help="sent with every request, for a server started with --http-restricted-api; may be repeated",
+        help="sent with every request, for a server with an --http-restricted-api of its own; may be repeated",
     )
     parser.add_argument(
         "--timeout", type=float, default=900.0, metavar="S", help="longest wait for an answer (default: %(default)s)"
@@ -104,7 +124,8 @@ def _versions(text: str) -> VersionChoice:
     return tuple(int(part) for part in parts)
 
 
-def _header(text: str) -> tuple[str, str]:
+def header(text: str) -> tuple[str, str]:
+    """Return the name and the value of ``KEY:VALUE``."""
     key, separator, value = text.partition(":")
     if not separator or not key.strip():
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY:VALUE")

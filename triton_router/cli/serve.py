@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +14,16 @@ from triton_router.cli.command import Subparsers, add_parser
 if TYPE_CHECKING:
     import argparse
 
-    from triton_router.serving.launcher.endpoints import Endpoints
     from triton_router.serving.launcher.plan import LaunchPlan
     from triton_router.serving.launcher.report import FailureReport
 
+_KEY_VARIABLE = "TRITON_ROUTER_API_KEY"
+"""As in serving.launcher.restricted, which is not imported before a command runs."""
+
 _DESCRIPTION = """\
 Find tritonserver (PATH, NVIDIA's images, the wheel of 'triton-router[serve]'), check what would hurt later,
-start it, pass signals on and exit with its status.
+start it, watch over it and exit with its status. A routed model whose process dies is loaded afresh, and so are
+targets unless router.yaml says otherwise. SIGTERM drains first; a second one, or Ctrl-C twice, ends at once.
 
 It listens on 127.0.0.1, unlike Triton's 0.0.0.0: pass --address 0.0.0.0 in a container or for other machines."""
 
@@ -76,6 +81,33 @@ def register(subparsers: Subparsers) -> None:
         "$XDG_STATE_HOME/triton-router or ~/.local/state/triton-router)",
     )
     kept.add_argument("--no-state", action="store_true", help="keep nothing: every start learns afresh")
+    parser.add_argument(
+        "--open-api",
+        action="store_true",
+        help="let everybody load and unload models, register shared memory, and change tracing and logging; otherwise "
+        f"that takes a key, which the commands of the same user find, and others take from {_KEY_VARIABLE}",
+    )
+    parser.add_argument(
+        "--health-port",
+        type=int,
+        metavar="PORT",
+        help="serve GET /ready, /ready/MODEL, /live and /metrics there, for load balancers and probes; 0 for any port",
+    )
+    parser.add_argument(
+        "--drain-grace",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="on SIGTERM: seconds between saying that it is not ready and closing (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--drain-timeout",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="then: seconds until it closes although requests are under way, and until it cuts them after that "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--check", action="store_true", help="only run the checks; exit 1 if one fails")
     parser.add_argument("--skip-checks", action="store_true", help="start although a check fails")
     parser.add_argument("--json", action="store_true", help="findings (with --check) or endpoints as JSON on stdout")
@@ -105,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
             metrics_port=args.metrics_port,
             tritonserver=args.tritonserver,
             state=_state(args),
+            api_key=None if args.open_api else _key(),
+            exit_timeout_s=max(1, math.ceil(args.drain_timeout)),
             extra=tuple(args.flags),
         )
     )
@@ -115,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     if decided.errors and not args.skip_checks:
         output.note(f"not started: {len(decided.errors)} check(s) failed")
         return 1
-    return _serve(decided, as_json=args.json)
+    return _serve(decided, args)
 
 
 def _state(args: argparse.Namespace) -> Path | None:
@@ -163,22 +197,41 @@ def _calibrate(directory: Path | None) -> None:
         output.hint("pass --state DIR with a directory of yours, or --no-state: what is learned will not be kept")
 
 
-def _serve(decided: LaunchPlan, *, as_json: bool) -> int:
-    from triton_router.serving.launcher.supervise import supervise
+def _serve(decided: LaunchPlan, args: argparse.Namespace) -> int:
+    from triton_router.serving.launcher.drain import DrainTimes
+    from triton_router.serving.launcher.supervise import Care, Reports, supervise
 
     _calibrate(decided.options.state)
     version = decided.installation.version or "of unknown version"
     output.note(f"starting tritonserver {version} ({decided.installation.executable})")
     if decided.server.missing:
         output.note(f"this server lacks: {', '.join(decided.server.missing)}")
-    status, ended = supervise(
-        decided,
-        _log,
-        lambda: _announce(decided.endpoints, len(decided.models), as_json=as_json),
-        lambda loading: output.note(f"not ready yet, still loading: {', '.join(loading) or 'nothing that is known'}"),
+    reports = Reports(
+        log=_log,
+        ready=lambda port: _announce(decided, port, as_json=args.json),
+        wait=lambda loading: output.note(
+            f"not ready yet, still loading: {', '.join(loading) or 'nothing that is known'}"
+        ),
+        say=output.note,
     )
+    times = DrainTimes(grace_s=args.drain_grace, timeout_s=args.drain_timeout)
+    status, ended = supervise(decided, Care(health_port=args.health_port, drain=times), reports)
     _explain_failures(ended.process.report, status)
     return status
+
+
+def _key() -> str:
+    """Return the key of the administrative APIs: the user's own, or a new one."""
+    from triton_router.serving.launcher.restricted import chosen_key
+
+    return chosen_key(os.environ)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 86_400:
+        raise ValueError(text)
+    return seconds
 
 
 def _log(line: bytes) -> None:
@@ -186,11 +239,16 @@ def _log(line: bytes) -> None:
     sys.stderr.buffer.flush()
 
 
-def _announce(endpoints: Endpoints, models: int, *, as_json: bool) -> None:
+def _announce(decided: LaunchPlan, health_port: int | None, *, as_json: bool) -> None:
+    from triton_router.serving.launcher.endpoints import Endpoint
+    from triton_router.serving.launcher.process import reachable
+
+    endpoints, models = decided.endpoints, len(decided.models)
     places = {
         "http": f"http://{endpoints.http}" if endpoints.http else None,
         "grpc": str(endpoints.grpc) if endpoints.grpc else None,
         "metrics": f"http://{endpoints.metrics}/metrics" if endpoints.metrics else None,
+        "health": f"http://{Endpoint(reachable(decided.options.address), health_port)}/ready" if health_port else None,
     }
     offered = {name: place for name, place in places.items() if place}
     if as_json:

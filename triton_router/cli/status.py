@@ -96,6 +96,8 @@ def remarks(status: dict[str, Any]) -> list[str]:
         lines.append(f"not kept: {state['problem']} ({state['errors']} errors)")
     elif state is not None and state["saved_at"]:
         lines.append(f"kept in {state['directory']}")
+    if state is not None:
+        lines += [f"state: {remark}" for remark in state["remarks"]]
     lines += [f"power of {backend}: {meter}" for backend, meter in status["power"].items()]
     return lines
 

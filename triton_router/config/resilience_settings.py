@@ -47,6 +47,7 @@ class HealthConfig(Settings):
         panic_share: Share of the targets that may be out before those that are out get requests again, as many as
             retries can save. Where all are out, that is ignored anyway.
         check_interval_s: Seconds between two looks at whether the targets are loaded and alive; 0 for none.
+        repair: Whether a target whose process has died is loaded afresh, by ``triton-router serve`` or ``watch``.
     """
 
     consecutive_failures: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -57,6 +58,7 @@ class HealthConfig(Settings):
     slow_start_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     panic_share: Share = 0.5
     check_interval_s: Annotated[float, Field(ge=0, le=3600)] = 0.5
+    repair: bool = True
 
 
 class DeadlineConfig(Settings):

@@ -101,7 +101,8 @@ class TargetConfig(Settings):
             meter reads counts more.
         memory_mb: Megabytes that it takes, likewise.
         max_in_flight: Requests in flight at it at most; further ones go to another target or wait in the router.
-            Absent, no bound is set.
+            Absent, three quarters of ``dispatch.max_concurrency`` where there are several targets, so that one that
+            hangs leaves workers to the others; no bound where its calls are merged, or where there is no other.
     """
 
     name: Name
@@ -216,6 +217,15 @@ class RouterConfig(RoutingSettings):
     def mirror_share(self) -> float:
         """Time for copies of requests, sent to learn from, as a share of serving time; streams are not copied."""
         return 0.0 if self.streaming else self.mirror
+
+    def calls_in_flight_at(self, target: TargetConfig) -> int:
+        """Return how many merged calls a target takes at once; 0 if its requests are not merged.
+
+        Where nobody has said how many, they are not: fewer than it could take would keep its instances idle.
+        """
+        if not self.merge.enabled or self.streaming or not target.batch_independent:
+            return 0
+        return self.merge.calls_in_flight or target.instances or 0
 
     @model_validator(mode="after")
     def _one_policy(self) -> Self:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from triton_router.routing.policies import Policy
 
 
+MOST_WORKERS = 0.75
+"""Of ``dispatch.max_concurrency``, the share that one target of several may have."""
+
+
 def routing_of(settings: RoutingSettings, model: str) -> tuple[Policy, RoutingRules]:
     """Return how a model's requests are routed: the policy and the rules in force for it."""
     rule = settings.rule_for(model)
@@ -65,8 +69,24 @@ def resilience_of(settings: RoutingSettings) -> Resilience:
             slow_start_s=health.slow_start_s,
             panic_share=health.panic_share,
         ),
-        caps={target.name: target.max_in_flight for target in settings.targets if target.max_in_flight},
+        caps=_caps(settings),
     )
+
+
+def _caps(settings: RouterConfig) -> dict[str, int]:
+    """Return how many requests may be in flight at each target, by its name.
+
+    Where nobody has said so, no target may have all the workers, so that one that hangs leaves some to the others. One
+    that takes merged calls never has more of them than calls.
+    """
+    caps: dict[str, int] = {}
+    workers = max(1, int(settings.dispatch.max_concurrency * MOST_WORKERS))
+    for target in settings.targets:
+        if target.max_in_flight:
+            caps[target.name] = target.max_in_flight
+        elif len(settings.targets) > 1 and not settings.calls_in_flight_at(target):
+            caps[target.name] = workers
+    return caps
 
 
 def _split(test: ExperimentSettings) -> Split:

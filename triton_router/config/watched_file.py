@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.errors import ConfigError, NotFoundError
+from triton_router.files import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,9 +73,8 @@ class WatchedFile:
             raise ConfigError(f"{self._path} cannot be read: {error.strerror}", hint="check its permissions") from error
 
     def _content(self, found: _Sighting) -> bytes | None:
-        # O_NONBLOCK: a pipe in its place would keep the reader waiting.
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
+        with open_regular(self._path) as file:
+            descriptor = file.fileno()
             being_written = _is_being_written(descriptor)
             if being_written or (being_written is None and self._rests < RESTING_LOOKS):
                 return self._unfinished() if being_written else None

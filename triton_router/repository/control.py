@@ -178,11 +178,15 @@ class ModelControl:
             self.versions(model)
         before = self._serving()
         for model in models:
-            with self._errors(model):
-                self._client.unload_model(model, headers=self._headers, unload_dependents=dependents)
+            self.begin_unload(model, dependents=dependents)
         self._wait_until_unloaded(set(models))
         after = self._serving()
         return tuple(name for name in before if name not in after)
+
+    def begin_unload(self, model: str, *, dependents: bool = False) -> None:
+        """Tell the server to unload a model, and wait for nothing."""
+        with self._errors(model):
+            self._client.unload_model(model, headers=self._headers, unload_dependents=dependents)
 
     def _wait_until_unloaded(self, models: set[str]) -> None:
         deadline = time.monotonic() + self._timeout_s

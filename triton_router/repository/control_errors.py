@@ -36,7 +36,8 @@ def explain(message: str, status: str, *, model: str, url: str) -> TritonRouterE
     if status in {"401", "403"} or "is restricted" in message:
         return UnsupportedError(
             f"the server at {url} restricts its model repository API: {message}",
-            hint="give the header it was started with: --header KEY:VALUE",
+            hint="run this as the user who serves, on the same machine; or give the key with --api-key or "
+            "TRITON_ROUTER_API_KEY, or a header that the server was started with: --header KEY:VALUE",
         )
     if "failed to poll from model repository" in message or "is not found" in message:
         return NotFoundError(

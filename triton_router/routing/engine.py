@@ -475,7 +475,7 @@ class RoutingEngine:
             if not able:
                 return able, rejections, "refused"
         kept, reason = able, "policy"
-        if not self._watch.all_well or self._is_capped:
+        if not self._watch.all_well or (self._is_capped and filters.full(context, able, now)):
             kept, reason = self._in_a_state_to_serve(context, able, now, rejections)
             if not kept:
                 return kept, rejections, reason

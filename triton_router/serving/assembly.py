@@ -56,6 +56,8 @@ class Way:
         batched: Whether dimension 0 of every input is the batch.
         streaming: Whether a request may be answered several times.
         explains: Whether answers can say why their target was chosen.
+        takes_sequences: Whether all requests of a sequence come here: they do not where there are several instances and
+            Triton does not keep sequences together.
         inline: Whether a lone request may be served without a thread.
         workers: Most calls in flight at once.
         targets: How many there are.
@@ -66,6 +68,7 @@ class Way:
     batched: bool = True
     streaming: bool = False
     explains: bool = False
+    takes_sequences: bool = True
     inline: bool = False
     workers: int = 64
     targets: int = 1
@@ -99,6 +102,7 @@ def way_of(config: RouterConfig, model_config: dict[str, Any], *, explains: bool
         batched=max_batch_size > 0,
         streaming=config.streaming,
         explains=explains and not config.streaming,
+        takes_sequences=_takes_sequences(model_config),
         inline=config.dispatch.inline and not config.streaming,
         workers=config.dispatch.max_concurrency,
         targets=len(config.targets),
@@ -152,7 +156,7 @@ def assembled(
     admission = Admission(
         way.queue.limit, reject_late=way.queue.reject_late, answering=answering, room=room, counts=counts
     )
-    return Dispatcher(
+    serving = Dispatcher(
         engine,
         forwarder,
         answering,
@@ -166,6 +170,8 @@ def assembled(
         counts=counts,
         clock=clock,
     )
+    serving.takes_sequences = way.takes_sequences
+    return serving
 
 
 def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig, model_config: dict[str, Any]) -> None:
@@ -196,20 +202,15 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
 def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLane] = _NO_LANES) -> dict[str, CallLane]:
     """Return a lane for each target that takes merged calls, by its name.
 
-    Where nobody has said how many calls a target takes at once, it has none: fewer than it could take would keep its
-    instances idle.
-
     Args:
         config: The routed model's settings.
         max_batch_size: The most rows of a call.
         kept: Lanes to go on with, with what they have learned and what waits there.
     """
-    if not config.merge.enabled or config.streaming or max_batch_size <= 0:
-        return {}
     lanes: dict[str, CallLane] = {}
-    for target in config.targets:
-        limit = config.merge.calls_in_flight or target.instances
-        if not (target.batch_independent and limit):
+    for target in config.targets if max_batch_size > 0 else ():
+        limit = config.calls_in_flight_at(target)
+        if not limit:
             continue
         lane = kept.get(target.name)
         if lane is None:
@@ -219,6 +220,11 @@ def _lanes(config: RouterConfig, max_batch_size: int, kept: Mapping[str, CallLan
             lane.resize(limit)
         lanes[target.name] = lane
     return lanes
+
+
+def _takes_sequences(model_config: dict[str, Any]) -> bool:
+    instances = sum(group.get("count", 1) for group in model_config.get("instance_group", []))
+    return instances <= 1 or "sequence_batching" in model_config
 
 
 def _merged_as(target: TargetConfig) -> tuple[object, ...]:

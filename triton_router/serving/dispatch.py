@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triton_router.errors import AllFullError, OverloadedError
+from triton_router.errors import AllFullError, OverloadedError, UnsupportedError
 from triton_router.routing.types import Verdict
 from triton_router.serving.exchange import Attempt, Exchange
 from triton_router.serving.oversight import Oversight
@@ -86,6 +86,8 @@ class Dispatcher:
         self._counts = counts
         self._clock = clock
         self._sequences: SequenceLanes[Attempt] = SequenceLanes()
+        # Whether all requests of a sequence come to this instance.
+        self.takes_sequences = True
         self._turns = Turns(room, answering, self._start_waiting)
         self._oversight = Oversight(answering, failover, merging, room, admission, self._turns, clock=clock)
         self._oversight.start()
@@ -139,6 +141,10 @@ class Dispatcher:
             "waiting": len(self._room),
             "abandoned": len(self._answering.abandoned()),
         }
+
+    def retry_counts(self) -> dict[str, float]:
+        """Return the retries at hand (``left``), and the attempts that were not granted, by why."""
+        return self._engine.retry_counts(self._clock())
 
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
@@ -230,6 +236,11 @@ class Dispatcher:
             self._answering.serve(attempt)
 
     def _take_in_sequence(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> None:
+        if not self.takes_sequences:
+            raise UnsupportedError(
+                "the routed model has several instances, and its sequences would be scattered over them",
+                hint="set instance_group [ { kind: KIND_CPU count: 1 } ], or give it a sequence batcher",
+            )
         flags = request.flags()
         lane = self._sequences.lane(correlation_id, start=bool(flags & SEQUENCE_START))
         if flags & SEQUENCE_END:

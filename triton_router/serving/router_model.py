@@ -29,6 +29,7 @@ from triton_router.serving.contradictions import refuse_contradiction
 from triton_router.serving.following import Followers, Following, RoutedModel
 from triton_router.serving.live_status import live_status
 from triton_router.serving.reloading import Reloading
+from triton_router.serving.resilience_counts import as_metrics
 from triton_router.serving.server_health import ServerHealth
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.stub_processes import StubScan
@@ -137,6 +138,7 @@ class TritonPythonModel:
         """Stop, once Triton has seen every request answered."""
         with ExitStack() as closing:  # each of them, whatever happens to the others; the last one first
             closing.callback(self._metrics.close)
+            closing.callback(self._instances.close)  # after the last snapshot: who asks for one until then gets it
             if self._keeper:
                 closing.callback(self._keeper.close)
             if self._log:
@@ -144,12 +146,12 @@ class TritonPythonModel:
             closing.callback(self._power.close)
             closing.callback(self._watch.close)
             closing.callback(self._status.close)
-            closing.callback(self._instances.close)
             closing.callback(self._dispatcher.close)
             closing.callback(self._reloading.close)  # first: what is closed follows nothing
 
     def _counts(self) -> dict[str, float]:
         counts = self._reloading.counts() | self._watch.counts() | self._instances.counts()
+        counts |= as_metrics(self._dispatcher.resilience_counts(), self._dispatcher.retry_counts())
         if self._keeper:
             counts["triton_router_snapshot_errors_total"] = self._keeper.errors
         if self._log:
@@ -162,6 +164,8 @@ class TritonPythonModel:
             "power": self._power.status(),
             "problems": self._watch.status(),
             "settings": self._reloading.status(),
+            "resilience": self._dispatcher.resilience_counts(),
+            "retries": self._dispatcher.retry_counts(),
             "sharing": self._instances.status(),
         }
 

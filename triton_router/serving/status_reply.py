@@ -89,6 +89,7 @@ class StateStatus(_Part):
         saved_at: When the last snapshot was written, in seconds since 1970; 0 for not yet.
         errors: Snapshots that could not be read or written.
         problem: Why they cannot be written now; "" if they can.
+        remarks: What was found at the start and could not be used.
     """
 
     directory: str
@@ -96,6 +97,7 @@ class StateStatus(_Part):
     saved_at: float
     errors: int
     problem: str
+    remarks: list[str] = []
 
 
 class SettingsStatus(_Part):
@@ -138,4 +140,7 @@ class ModelStatus(_Part):
     power: dict[str, str] = {}
     problems: dict[str, str] = {}
     settings: SettingsStatus | None = None
+    # What went wrong and is under way (`Dispatcher.resilience_counts`), and the retries at hand and denied, by why.
+    resilience: dict[str, int] = {}
+    retries: dict[str, float] = {}
     sharing: SharingStatus | None = None

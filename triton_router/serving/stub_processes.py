@@ -22,6 +22,7 @@ _MODEL_FILE, _INSTANCE = 1, 8
 """Arguments of a stub."""
 _STATE, _PARENT, _STARTED, _EXIT_CODE = 0, 1, 19, -1
 """Fields of /proc/PID/stat after the name."""
+_ENDED = frozenset({"Z", "X"})
 _FORGET_STRANGERS = 64
 """Looks after which processes of others are looked at again: their numbers are reused."""
 _UNEXPLAINED_LOOKS = 3
@@ -103,7 +104,7 @@ class StubScan:
             program, values = fields
             if int(values[_PARENT]) != self._server:
                 self._strangers.add(name)
-            elif values[_STATE] in {"Z", "X"}:
+            elif values[_STATE] in _ENDED:
                 ended[int(name)] = _exit_status(int(values[_EXIT_CODE]))
             elif program == _PROGRAM:
                 stub = known.get(name) or _read(int(name), int(values[_STARTED]))
@@ -195,6 +196,12 @@ class StubDeaths:
 def stubs_of(stubs: Iterable[Stub], model: str, version: int | None) -> list[Stub]:
     """Return those of a model; of one version, unless that is None."""
     return [stub for stub in stubs if stub.model == model and version in {None, stub.version}]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not collected does not."""
+    found = _stat(str(pid))
+    return found is not None and found[1][_STATE] not in _ENDED
 
 
 def _place(stub: Stub) -> tuple[str, int, str]:

@@ -50,6 +50,14 @@ class Cells:
         self._load[cell] -= 1
         self._cells[cell].finish(choice, outcome, now)
 
+    def again(self, choices: Sequence[Choice], now: float) -> Choice | None:
+        """See `Contender`: in the same cell."""
+        cell = self._cell_of[choices[0].target]
+        another = self._cells[cell].again(choices, now)
+        if another is not None:
+            self._load[cell] += 1
+        return another
+
     def mirror(self, choice: Choice) -> Choice | None:
         """See `Contender`."""
         cell = self._cell_of[choice.target]

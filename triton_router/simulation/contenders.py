@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.filters import unproven_and_busy
 from triton_router.routing.policies import POLICIES, Policy, policy_named
+from triton_router.routing.resilience import Resilience
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.scorers import least_latency
 from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision, Verdict
@@ -51,6 +52,10 @@ class Contender(Protocol):
         """Hear how a choice ended."""
         ...
 
+    def again(self, choices: Sequence[Choice], now: float) -> Choice | None:
+        """Choose another target for a request that failed at these, if it is to be tried again."""
+        ...
+
     def mirror(self, choice: Choice) -> Choice | None:
         """Choose a target for a copy of a request that was answered, if it is wanted."""
         ...
@@ -86,7 +91,9 @@ class EngineContender:
             [(target.target, target.profile()) for target in targets],
             policy,
             rng=rng,
-            rules=RoutingRules(explore=rules.explore, mirror=rules.mirror),
+            rules=RoutingRules(
+                explore=rules.explore, mirror=rules.mirror, resilience=Resilience(attempts=rules.attempts)
+            ),
             log_propensities=log_propensities,
         )
 
@@ -99,6 +106,11 @@ class EngineContender:
         """See `Contender`."""
         if choice.decision is not None:
             self.engine.finish(choice.decision, outcome, now)
+
+    def again(self, choices: Sequence[Choice], now: float) -> Choice | None:
+        """See `Contender`."""
+        decision = self.engine.again([choice.decision for choice in choices if choice.decision is not None], now)
+        return None if decision is None else self._choice(decision)
 
     def mirror(self, choice: Choice) -> Choice | None:
         """See `Contender`."""
@@ -125,6 +137,9 @@ class _Counting:
     def in_flight(self) -> int:
         """See `Contender`."""
         return sum(self.load)
+
+    def again(self, choices: Sequence[Choice], now: float) -> Choice | None:
+        """See `Contender`."""
 
     def mirror(self, choice: Choice) -> Choice | None:
         """See `Contender`."""

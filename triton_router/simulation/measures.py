@@ -25,6 +25,7 @@ class Measures:
     Attributes:
         answered, failed: Requests, by how they ended.
         mirrored: Copies that were sent only to learn from.
+        retried: Attempts that failed, and whose requests were tried again.
         per_second: Requests answered in a second of simulated time.
         regret_early: True expected latency of the first `EARLY` requests' choices, over that of the best target in the
             same state, less 1; None where the fleet is too large to compare.
@@ -41,6 +42,7 @@ class Measures:
     answered: int
     failed: int
     mirrored: int
+    retried: int
     mean_ms: float
     p50_ms: float
     p90_ms: float
@@ -64,7 +66,7 @@ def measure(simulation: Simulation, run: Run, oracle_mean_ms: float | None = Non
         run: What came of it.
         oracle_mean_ms: Mean latency of the oracle's run, if there was one.
     """
-    live = [one for one in run.served if not one.mirrored]
+    live = [one for one in run.served if not one.mirrored and not one.retried]
     answered = [one for one in live if not one.failed]
     latencies = sorted(one.latency_ms for one in answered)
     mean = sum(latencies) / len(latencies) if latencies else 0.0
@@ -82,7 +84,8 @@ def measure(simulation: Simulation, run: Run, oracle_mean_ms: float | None = Non
         policy=run.policy,
         answered=len(answered),
         failed=len(live) - len(answered),
-        mirrored=len(run.served) - len(live),
+        mirrored=sum(one.mirrored for one in run.served),
+        retried=sum(one.retried for one in run.served),
         mean_ms=mean,
         p50_ms=_quantile(latencies, 0.5),
         p90_ms=_quantile(latencies, 0.9),

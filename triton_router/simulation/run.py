@@ -30,19 +30,20 @@ MOST_COMPARED = 64
 
 
 class Served(NamedTuple):
-    """One request that was answered, or one mirrored copy.
+    """One request that was answered, one of its attempts that was not the last, or one mirrored copy.
 
     Attributes:
-        request: Its number; that of the request it copies.
+        request: Its number; that of the request it copies, or tries again.
         router: Which of the routers chose.
         target: Index of the target in the fleet.
-        latency_ms: From decision to answer.
+        latency_ms: From the request's first decision to the answer.
         alone_ms: What it would have taken with nothing else in flight: how long it used its device.
         expected_ms: True expected latency at the time of the choice, the queue included; 0 where not compared.
         best_ms: The same of the target where it was lowest.
         peak: Requests in flight at the busiest target over the mean of all when it came; 0 where not compared.
         predicted_ms: What the engine predicted; 0 for nothing.
         arrived, ended: In seconds.
+        retried: Whether it failed and the request was tried again elsewhere: its client does not hear of it.
     """
 
     request: int
@@ -58,6 +59,7 @@ class Served(NamedTuple):
     ended: float
     failed: bool
     mirrored: bool
+    retried: bool = False
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class _Job:
     peak: float
     failed: bool
     mirrored: bool
+    earlier: tuple[_Job, ...] = ()
 
 
 class Simulation:
@@ -187,7 +190,8 @@ class _Loop:
 
     def _begin(self, job: _Job, now: float) -> None:
         target = self._fleet.targets[job.choice.target]
-        luck = drawn_luck(self._rng) if job.mirrored else job.request.luck
+        # What chance had in store for the request was spent on its first attempt.
+        luck = drawn_luck(self._rng) if job.mirrored or job.earlier else job.request.luck
         self._sequence += 1
         number = self._sequence
         self._jobs[number] = job
@@ -207,6 +211,7 @@ class _Loop:
         outcome = Outcome(Verdict.TARGET_ERROR if job.failed else Verdict.SUCCESS, latency_ms)
         contender = self._contenders[job.router]
         contender.finish(job.choice, outcome, now)
+        retried = job.failed and self._try_again(job, now)
         decision = job.choice.decision
         if self._observe is not None and decision is not None:
             self._observe(decision, outcome, now)
@@ -215,7 +220,7 @@ class _Loop:
                 job.request.number,
                 job.router,
                 job.choice.target,
-                latency_ms,
+                (now - (job.earlier[0] if job.earlier else job).began) * 1e3,
                 job.alone_ms,
                 job.expected_ms,
                 job.best_ms,
@@ -225,15 +230,31 @@ class _Loop:
                 now,
                 job.failed,
                 job.mirrored,
+                retried,
             )
         )
-        if job.mirrored:
+        if job.mirrored or retried:
             return
         copy = None if job.failed else contender.mirror(job.choice)
         if copy is not None:
             self._begin(_Job(job.request, job.router, copy, now, 0.0, 0.0, 0.0, 0.0, failed=False, mirrored=True), now)
         if self._think_s is not None and self._next < len(self._requests):
             self._push(now + self._think_s, _ARRIVAL, self._take_next())
+
+    def _try_again(self, job: _Job, now: float) -> bool:
+        """Begin another attempt at a request that failed, if its contender wants one."""
+        if job.mirrored or job.choice.decision is None:
+            return False
+        attempts = (*job.earlier, job)
+        choice = self._contenders[job.router].again([one.choice for one in attempts], now)
+        if choice is None:
+            return False
+        compared = self._compared(job.request, choice.target, now)
+        self._begin(
+            _Job(job.request, job.router, choice, now, 0.0, *compared, failed=False, mirrored=False, earlier=attempts),
+            now,
+        )
+        return True
 
     def _watch(self, device: int) -> None:
         """Look again when the device's next job ends; an earlier appointment for another time is void."""

@@ -126,10 +126,11 @@ class Episode(Settings):
 
 
 class EngineRules(Settings):
-    """The engine's rules, by default those of a router.yaml that says nothing of them."""
+    """The engine's rules, by default those of a router.yaml that says nothing of them; but nothing is tried again."""
 
     explore: _Share = Field(default=RouterConfig.model_fields["explore"].default)
     mirror: _Share = Field(default=RouterConfig.model_fields["mirror"].default)
+    attempts: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 class Scenario(Settings):

@@ -65,7 +65,11 @@ def requests_of(scenario: Scenario, count: int, rng: Random) -> list[Request]:
 
 
 def _recorded(arrivals: Recorded, count: int, rng: Random) -> list[Request]:
-    records = [record for record in read_decision_log(Path(arrivals.path)).records if not record.mirrored]
+    records = [
+        record
+        for record in read_decision_log(Path(arrivals.path)).records
+        if not record.mirrored and record.attempts == 1
+    ]
     if not records:
         raise InvalidInputError(f"{arrivals.path} holds nothing but mirrored requests", hint="record some traffic")
     begin = records[0].decided_at

@@ -177,11 +177,25 @@ FAMILIES = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """One metric family of a routed model as a whole or of its merging, which has the label ``target``."""
+    """One series of a routed model as a whole or of its merging, which has the label ``target``.
+
+    ``labels`` are those beside ``model`` and ``target``.
+    """
 
     name: str
     description: str
     kind: str = "COUNTER"
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name among counts: ``name``, or ``name{label=value}``."""
+        return self.name + "".join(f"{{{label}={value}}}" for label, value in self.labels)
+
+
+def _by(label: str, values: Iterable[str], name: str, description: str) -> tuple[ModelFamily, ...]:
+    """Return a counter with one series for each value of a label."""
+    return tuple(ModelFamily(name, description, labels=((label, value),)) for value in values)
 
 
 MODEL_FAMILIES = (
@@ -215,6 +229,32 @@ MODEL_FAMILIES = (
         "triton_router_target_processes_died_total",
         "Processes of targets that died while the server held their model for ready",
     ),
+    ModelFamily("triton_router_retries_total", "Attempts at another target after one that failed or was given up"),
+    ModelFamily("triton_router_retries_helped_total", "Those of them that answered the client"),
+    ModelFamily("triton_router_hedges_total", "Attempts at a second target while the first was at work"),
+    ModelFamily("triton_router_hedges_won_total", "Those of them that answered the client"),
+    *_by(
+        "why",
+        ("budget", "hedge_share", "no_target", "attempts"),
+        "triton_router_retries_denied_total",
+        "Attempts that were wanted and not made",
+    ),
+    ModelFamily("triton_router_overdue_total", "Attempts that were given up because they took too long"),
+    *_by(
+        "at",
+        ("router", "target"),
+        "triton_router_deadline_errors_total",
+        "Requests that were not answered within their time, by where they were then",
+    ),
+    *_by(
+        "why",
+        ("full", "displaced", "late"),
+        "triton_router_refused_total",
+        "Requests refused because there was too much to do",
+    ),
+    ModelFamily("triton_router_under_way", "Requests taken and not yet answered", kind="GAUGE"),
+    ModelFamily("triton_router_waiting", "Those of them that wait for a worker or for a target's slot", kind="GAUGE"),
+    ModelFamily("triton_router_abandoned", "Attempts under way whose requests have been answered", kind="GAUGE"),
 )
 """Every metric of a routed model; docs/metrics.md describes each."""
 
@@ -336,8 +376,8 @@ class _Published:
     def update_counts(self, families: Iterable[ModelFamily], counts: Mapping[str, float], *, target: str = "") -> None:
         """Publish what changed of the whole model, or of one target's merging."""
         for family in families:
-            value = float(counts.get(family.name, 0.0))
-            key = (family.name, target)
+            value = float(counts.get(family.key, 0.0))
+            key = (family.key, target)
             is_counter = family.kind == "COUNTER"
             if key not in self._counted:
                 self._counted[key] = (self._count(family, target), 0.0 if is_counter else math.nan)
@@ -350,7 +390,7 @@ class _Published:
             self._families[family.name] = self._stub.MetricFamily(
                 name=family.name, description=family.description, kind=getattr(self._stub.MetricFamily, family.kind)
             )
-        labels = {"model": self._model, "target": target} if target else {"model": self._model}
+        labels = {"model": self._model, **({"target": target} if target else {}), **dict(family.labels)}
         return self._families[family.name].Metric(labels=labels)
 
     def _update_one(self, target: TargetSnapshot, index: int, family: Family) -> None:

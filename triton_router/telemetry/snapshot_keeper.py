@@ -64,6 +64,7 @@ class SnapshotKeeper:
         self._problem = ""
         self._saved_at = 0.0
         self._inherited: list[str] = []
+        self._remarks: list[str] = []
 
     def inherited(self) -> dict[str, TargetProfile]:
         """Return the profiles to begin with: this instance's own, else what other instances learned, added up.
@@ -72,6 +73,7 @@ class SnapshotKeeper:
         """
         found = self._directory.find()
         self.errors += len(found.problems)
+        self._remarks = found.problems
         for problem in found.problems:
             self._say(problem)
         inheritance = inherit(found.to_begin_with, self._targets, self._machine)
@@ -147,6 +149,7 @@ class SnapshotKeeper:
             "saved_at": self._saved_at,
             "errors": self.errors,
             "problem": self._problem,
+            "remarks": self._remarks,
         }
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ What cannot be used is set aside under a new name and reported, and never truste
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from contextlib import suppress
@@ -70,6 +71,7 @@ class StateDirectory:
         digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
         self._stem = f"{_safe(model)}-{digest}"
         self.file = path / f"{self._stem}@{_safe(instance)}.json"
+        self.previous = _previous_of(self.file)
 
     def find(self, *, set_aside: bool = True) -> Found:
         """Read what lies there.
@@ -99,7 +101,10 @@ class StateDirectory:
             try:
                 snapshot = self._usable(file)
             except TritonRouterError as error:
-                problems.append(f"{error.message}; {_set_aside(file) if set_aside else 'it is left out'}")
+                done = _set_aside(file) if set_aside else "it is left out"
+                own = self._last_good() if file == self.file else own
+                resumed = "goes on from the one before it" if file == self.file and own else "starts afresh"
+                problems.append(f"{error.message}; {done}; learning {resumed}")
                 continue
             if file == self.file:
                 own = snapshot
@@ -109,14 +114,29 @@ class StateDirectory:
         return Found(own, others, problems)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace this instance's snapshot.
+        """Replace this instance's snapshot; the one before it stays beside it, should a disk spoil this one.
 
         Raises:
             OSError: It cannot be written; the old one is still whole.
             ValueError: It is too large.
         """
         make_private_directory(self.path)
-        write_snapshot(self.file, snapshot)
+        held = self.file.with_name(f".{self.file.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+        with suppress(OSError):  # there is none yet, or the disk knows no links: then there is only one
+            held.unlink(missing_ok=True)
+            held.hardlink_to(self.file)
+        try:
+            write_snapshot(self.file, snapshot)
+            with suppress(FileNotFoundError):
+                held.replace(self.previous)
+        finally:
+            held.unlink(missing_ok=True)
+
+    def _last_good(self) -> Snapshot | None:
+        try:
+            return self._usable(self.previous)
+        except TritonRouterError:
+            return None
 
     def _files(self) -> list[Path]:
         if not self.path.exists():
@@ -131,7 +151,8 @@ class StateDirectory:
     def _clear(self, superfluous: Iterable[Path]) -> None:
         temporary = self.path.glob(f".{self.file.name}.*{TEMPORARY_SUFFIX}")
         half_written = [path for path in temporary if time.time() - _modified_at(path) > _STALE_S]
-        for path in (*half_written, *superfluous):
+        gone = [path for file in superfluous for path in (file, _previous_of(file))]
+        for path in (*half_written, *gone):
             with suppress(OSError):  # another process may remove it too; a read-only directory keeps it
                 path.unlink()
 
@@ -139,6 +160,10 @@ class StateDirectory:
         snapshot = read_snapshot(file)
         profiles_in(snapshot, expected_model=self._model)
         return snapshot
+
+
+def _previous_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.previous")
 
 
 def _modified_at(path: Path) -> float:
@@ -165,8 +190,8 @@ def _set_aside(file: Path) -> str:
     try:
         file.replace(place)
     except OSError as error:
-        return f"it cannot be set aside ({error.strerror}): remove it; learning starts afresh"
-    return f"set aside as {printable(place.name)}, to be looked at or removed; learning starts afresh"
+        return f"it cannot be set aside ({error.strerror}): remove it"
+    return f"set aside as {printable(place.name)}, to be looked at or removed"
 
 
 def _safe(name: str) -> str:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +23,7 @@ from triton_router.testing.questions import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
     from types import TracebackType
 
     from triton_router.testing.questions import Client
@@ -122,8 +124,16 @@ class Seen:
         return f"{text}, {self.left} left" if self.left else text
 
 
+@lru_cache(maxsize=1)
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Return the one loop of all loads of this process: gRPC's clients do not get along with several."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="loads", daemon=True).start()
+    return loop
+
+
 class CheckedLoad:
-    """Asks in a thread of its own from ``with`` on, until its block ends or its bounds are reached.
+    """Asks in another thread from ``with`` on, until its block ends or its bounds are reached.
 
     Args:
         http_url: ``host:port``.
@@ -139,12 +149,13 @@ class CheckedLoad:
         self._model = model
         self._rng = Random(habits.seed)  # noqa: S311 - a reproducible draw, not a secret
         self._ending = threading.Event()
-        self._broken: BaseException | None = None
         self._end = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"load of {model}", daemon=True)
+        self._running: Future[None] | None = None
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._end = time.monotonic() + self._habits.seconds
+        work = self._paced() if self._habits.rate else self._closed()
+        self._running = asyncio.run_coroutine_threadsafe(work, _event_loop())
         return self
 
     def __exit__(
@@ -157,26 +168,20 @@ class CheckedLoad:
 
         Raises:
             TimeoutError: A client is still at it after its patience must have ended.
-            RuntimeError: The load itself broke.
+            ExceptionGroup: The load itself broke.
         """
         self._ending.set()
         return self.wait(self._habits.patience_s + 10)
 
     def wait(self, timeout: float | None = None) -> Seen:
         """Wait for the load's own end. Errors as `stop`."""
-        self._thread.join(self._habits.seconds + self._habits.patience_s + 10 if timeout is None else timeout)
-        if self._thread.is_alive():
-            raise TimeoutError(f"clients of {self._model} do not end: {self.seen.line()}")
-        if self._broken is not None:
-            raise RuntimeError("the load broke") from self._broken
+        if self._running is not None:
+            patience = self._habits.seconds + self._habits.patience_s + 10 if timeout is None else timeout
+            try:
+                self._running.result(patience)
+            except TimeoutError as error:
+                raise TimeoutError(f"clients of {self._model} do not end: {self.seen.line()}") from error
         return self.seen
-
-    def _run(self) -> None:
-        self._end = time.monotonic() + self._habits.seconds
-        try:
-            asyncio.run(self._paced() if self._habits.rate else self._closed())
-        except Exception as error:  # noqa: BLE001 - raised where the load is stopped
-            self._broken = error
 
     @property
     def _asks_on(self) -> bool:

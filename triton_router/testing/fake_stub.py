@@ -90,7 +90,7 @@ class InferenceResponse:
 
 @dataclass
 class FakeRequest:
-    """A client's request; ``answers`` collects what it was sent, with the flags."""
+    """A client's request; ``answers`` collects what it was sent, with the flags, ``complaints`` broken rules."""
 
     tensors: tuple[FakeTensor, ...] = (FakeTensor(),)
     params: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -101,6 +101,7 @@ class FakeRequest:
     timeout_us: int = 0
     answers: list[tuple[Any, int]] = field(default_factory=list[tuple[Any, int]])
     done: Event = field(default_factory=Event)
+    complaints: list[str] = field(default_factory=list[str])
     _lock: Any = field(default_factory=Lock)
 
     def inputs(self) -> list[FakeTensor]:
@@ -150,7 +151,12 @@ class FakeRequest:
 
     def _ask(self) -> None:
         if self.done.is_set():
-            raise AssertionError("asked a request after its final response, which crashes a real server")
+            self._complain("asked a request after its final response, which crashes a real server")
+
+    def _complain(self, what: str) -> None:
+        # Kept too, because the router catches whatever a request raises.
+        self.complaints.append(what)
+        raise AssertionError(what)
 
     def get_response_sender(self) -> FakeRequest:
         """Return itself: it sends its own responses."""
@@ -160,7 +166,7 @@ class FakeRequest:
         """Collect a response; there is one last one."""
         with self._lock:
             if self.done.is_set():
-                raise AssertionError("a response after the final one")
+                self._complain("a response after the final one")
             self.answers.append((response, flags))
             if flags:
                 self.done.set()

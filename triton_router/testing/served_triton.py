@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 _LONGEST_LOAD_S = 60.0
+_FLAGS = ("--exit-timeout-secs=4",)
+"""With a dead stub the server takes all of this time to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def served_triton(
     words += [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
     words += ["--state", str(state)] if state else ["--no-state"]
     with log_file.open("ab", buffering=0) as log:
-        process = subprocess.Popen([*words, *more], stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen([*words, *more, "--", *_FLAGS], stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         places = _announced(process, timeout)
         if places is None:

@@ -19,6 +19,7 @@ from triton_router.errors import ConfigError
 from triton_router.experiments.splitting_engine import SplittingEngine
 from triton_router.profiling.figures import Figure, Source
 from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.resilience import Resilience
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Verdict
 
@@ -79,8 +80,12 @@ def test_declared_figures_are_estimates_and_measured_ones_stay() -> None:
 
 
 def test_nothing_is_bounded_that_nobody_bounded() -> None:
-    """Without ``router_config`` the rules are the engine's own; with an empty one they are the original's."""
-    assert routing_of(config(), "routed")[1] == RoutingRules(mirror=0.005)
+    """Without ``router_config`` the rules are the engine's own; with an empty one they are the original's.
+
+    But for one: where there are several targets, none may have all the workers.
+    """
+    caps = {"slow": 48, "fast": 48}
+    assert routing_of(config(), "routed")[1] == RoutingRules(mirror=0.005, resilience=Resilience(caps=caps))
     rules = routing_of(config("router_config: {}\n"), "routed")[1]
     assert (rules.max_backend_utilization, rules.fallback_latency_ms, rules.warmup) == (0.8, 100.0, 10)
     assert routing_of(config("mirror: 0.1\n"), "routed")[1].mirror == 0.1
@@ -160,3 +165,18 @@ def test_known_keys_in_wrong_places_are_refused_and_nothing_else_happens(data: d
     targets = [{"name": "a", "model": "m"}]
     with suppress(ConfigError):
         validate_router_config(parse_yaml(json.dumps({"targets": targets, **data}), source="router.yaml"))
+
+
+def test_no_target_of_several_takes_all_the_workers() -> None:
+    """Three quarters of them at most, unless it says otherwise itself, takes merged calls, or is alone."""
+
+    def caps(targets: str, more: str = "") -> dict[str, int]:
+        document = f"targets: [{targets}]\n{more}"
+        settings = validate_router_config(parse_yaml(document, source="router.yaml"))
+        return dict(routing_of(settings, "m")[1].resilience.caps)
+
+    assert caps("{name: a, model: a}, {name: b, model: b}", "dispatch: {max_concurrency: 10}\n") == {"a": 7, "b": 7}
+    assert caps("{name: a, model: a, max_in_flight: 3}, {name: b, model: b}") == {"a": 3, "b": 48}
+    assert caps("{name: a, model: a, instances: 2, batch_independent: true}, {name: b, model: b}") == {"b": 48}
+    assert caps("{name: a, model: a}") == {}
+    assert caps("{name: a, model: a}, {name: b, model: b}", "dispatch: {max_concurrency: 1}\n") == {"a": 1, "b": 1}

@@ -33,7 +33,18 @@ def test_versions_are_added_and_read_back_in_order(tmp_path: Path) -> None:
     assert read["versions"]["9"] == {"variant": "v9"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"schema": 99, "versions": {}}), json.dumps({"schema": 1})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        json.dumps({"schema": 99, "versions": {}}),
+        json.dumps({"schema": 1}),
+        json.dumps({"schema": 1, "versions": {"../1": {}}}),
+        json.dumps({"schema": 1, "versions": {"1": []}}),
+        '{"a":' * 100_000,
+    ],
+)
 def test_what_is_not_a_manifest_is_refused(tmp_path: Path, text: str) -> None:
     """Damaged files and newer schemas are never taken for an empty manifest."""
     (tmp_path / manifest.MANIFEST_FILE).write_text(text)

@@ -101,6 +101,7 @@ def answer_of(request: FakeRequest) -> Any:
     """Return the last response of a request, once it has one, and only one."""
     assert request.done.wait(PATIENCE_S), "a request was never answered"
     assert [flags for _, flags in request.answers].count(1) == 1
+    assert not request.complaints
     return request.answers[-1][0]
 
 
@@ -129,6 +130,9 @@ class Gate:
 
     def open(self) -> None:
         self._event.set()
+
+    def close(self) -> None:
+        self._event.clear()
 
     def wait(self) -> None:
         assert self._event.wait(PATIENCE_S)

@@ -63,6 +63,9 @@ STATUS: dict[str, Any] = {
     "state": None,
     "power": {},
     "settings": None,
+    "problems": {},
+    "resilience": {},
+    "retries": {},
     "sharing": None,
 }
 

@@ -74,6 +74,32 @@ def test_nothing_latches_after_failures() -> None:
         assert failed < 0.02 * len(served)
 
 
+def test_a_flaky_target_is_avoided_and_no_client_hears_of_it() -> None:
+    """The best target fails three in ten: it gets few requests from then on, and each failure is saved by a retry."""
+    for seed in range(1, 4):
+        run = Simulation(load_scenario("flaky"), seed).run("latency")
+        flaky = [one for one in run.served if one.arrived > 2.0 and one.target == 0 and not one.mirrored]
+        print("sent to the flaky target", len(flaky), "of", len(run.served), "failed", sum(one.failed for one in flaky))
+        assert len(flaky) < 0.03 * len(run.served)
+        assert sum(one.failed for one in flaky) >= 5
+        assert all(one.retried for one in run.served if one.failed and not one.mirrored)
+        assert run.left_in_flight == 0
+
+
+def test_an_outage_of_everything_does_not_multiply_the_load_and_is_over_when_it_is_over() -> None:
+    """Attempts are the requests and the budget's share of them; the first answer comes within 0.1 s of the end."""
+    for seed in range(1, 4):
+        simulation = Simulation(load_scenario("outage"), seed)
+        served = [one for one in simulation.run("latency").served if not one.mirrored]
+        during = [one for one in served if 5.0 <= one.arrived < 15.0]
+        requests = len({one.request for one in during})
+        print("attempts", len(during), "requests", requests)
+        burst = 10 + 10  # at hand, and filled up again in these ten seconds
+        assert 1.1 * requests < len(during) <= 1.2 * requests + burst
+        assert min(one.ended for one in served if one.ended > 15.0 and not one.failed) < 15.1
+        assert not any(one.failed for one in served if one.arrived > 17.0)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_many_routers_make_no_herd(seed: int) -> None:
     """Sixteen routers on eight machines keep p99 below what always taking the best gives.

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triton_router.serving.launcher.restricted import KEY_VARIABLE, restrictions
+from triton_router.serving.launcher.server_flags import Flag, parse_flags
 from triton_router.serving.overrides import HEADER_PATTERN
 from triton_router.telemetry.state_directory import STATE_VARIABLE
 
@@ -56,36 +58,6 @@ class PythonBackendSettings:
     shm_growth_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One tritonserver flag: its name without dashes, and its value if it has one."""
-
-    name: str
-    value: str | None
-
-    def __str__(self) -> str:
-        return f"--{self.name}" if self.value is None else f"--{self.name}={self.value}"
-
-
-def parse_flags(words: Sequence[str]) -> list[Flag]:
-    """Read flags as tritonserver does: ``--name=value``, ``--name value`` or a bare ``--name``."""
-    flags: list[Flag] = []
-    for word in words:
-        if word.startswith("--"):
-            name, separator, value = word[2:].partition("=")
-            flags.append(Flag(name, value if separator else None))
-        elif flags and flags[-1].value is None:
-            flags[-1] = Flag(flags[-1].name, word)
-        else:
-            flags.append(Flag(word, None))
-    return flags
-
-
-def last_value(flags: Sequence[Flag], name: str) -> str | None:
-    """Return the value of the last flag of that name, which is the one tritonserver uses; None if absent."""
-    return next((flag.value for flag in reversed(flags) if flag.name == name), None)
-
-
 def thread_pool_size(python_instances: int, wanted: int = DEFAULT_THREAD_POOL) -> int:
     """Return the pool size per instance: ``wanted``, unless all pools together would hold too many threads."""
     share = MAXIMUM_POOL_THREADS // max(1, python_instances)
@@ -110,7 +82,7 @@ def arguments(
     ours = [Flag("model-repository", str(path)) for path in options.repositories]
     ours += [
         Flag("backend-directory", str(backends)),
-        Flag("model-control-mode", options.control_mode),
+        Flag("model-control-mode", "explicit" if loads_by_key(options) else options.control_mode),
         Flag("http-address", options.address),
         Flag("grpc-address", options.address),
         Flag("http-port", str(options.http_port)),
@@ -122,10 +94,25 @@ def arguments(
     ]
     if settings.shm_growth_bytes is not None:
         ours.append(Flag("backend-config", f"python,shm-growth-byte-size={settings.shm_growth_bytes}"))
+    if options.exit_timeout_s is not None:
+        ours.append(Flag("exit-timeout-secs", str(options.exit_timeout_s)))
+    if options.api_key is not None:
+        ours += restrictions(options.api_key, extra)
     if options.control_mode == "explicit":
         ours += [Flag("load-model", name) for name in load]
+    elif loads_by_key(options):
+        ours.append(Flag("load-model", "*"))
     kept = [flag for flag in ours if _identity(flag) not in taken]
     return [str(executable), *(str(flag) for flag in kept), *(str(flag) for flag in extra)]
+
+
+def loads_by_key(options: ServeOptions) -> bool:
+    """Whether a server that loads everything at its start is told to load by request too.
+
+    Only so can a model whose process has died be loaded again; the key keeps everybody else from loading.
+    """
+    told = any(flag.name in {"model-control-mode", "load-model"} for flag in parse_flags(options.extra))
+    return options.control_mode == "none" and options.api_key is not None and not told
 
 
 def environment(
@@ -145,6 +132,7 @@ def environment(
     """
     result = dict(os.environ if base is None else base)
     result.pop(STATE_VARIABLE, None)
+    result.pop(KEY_VARIABLE, None)  # models have no use for it
     if state is not None:
         result[STATE_VARIABLE] = str(state)
     result["PATH"] = _joined(str(python.programs), result.get("PATH"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from triton_router.serving.launcher.command import last_value, parse_flags
 from triton_router.serving.launcher.listeners import held_by_another
 from triton_router.serving.launcher.process import http_ready, port_answers, reachable
+from triton_router.serving.launcher.server_flags import last_value, parse_flags
 
 if TYPE_CHECKING:
     from triton_router.serving.launcher.options import ServeOptions

@@ -53,6 +53,17 @@ def listening_places(pid: int) -> list[tuple[str, int]]:
     return sorted(found, key=lambda place: place[1])
 
 
+def listening_process(port: int) -> int | None:
+    """Return the process that listens on a TCP port; None if there is none whose sockets this user may see."""
+    listening = _listening(port)
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names of numbers, thousands of them
+        if name.isdigit():
+            with contextlib.suppress(PermissionError):
+                if listening & _sockets(int(name)):
+                    return int(name)
+    return None
+
+
 def _listening(port: int) -> set[str]:
     """Return the sockets that listen there, named as links in /proc/PID/fd name them."""
     return {_socket_name(row) for row in _rows() if _port(row[_LOCAL]) == port}

@@ -28,6 +28,8 @@ class ServeOptions:
         metrics_port: TCP port.
         tritonserver: An executable or an installation directory to use instead of searching.
         state: Directory where what the routers learn is kept; None to keep nothing.
+        api_key: What opens the APIs that change the server; None to leave them open to everybody.
+        exit_timeout_s: How long the server waits for what is under way once it is told to end; None for Triton's 30 s.
         extra: The user's own tritonserver flags; they win over everything else here.
     """
 
@@ -40,4 +42,6 @@ class ServeOptions:
     metrics_port: int = 8002
     tritonserver: Path | None = None
     state: Path | None = None
+    api_key: str | None = None
+    exit_timeout_s: int | None = None
     extra: tuple[str, ...] = ()

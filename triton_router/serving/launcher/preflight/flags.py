@@ -6,8 +6,9 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING
 
-from triton_router.serving.launcher.command import last_value, parse_flags
 from triton_router.serving.launcher.preflight.finding import Finding, error, warning
+from triton_router.serving.launcher.restricted import RESTRICTING, is_restricted
+from triton_router.serving.launcher.server_flags import last_value, parse_flags
 
 if TYPE_CHECKING:
     from triton_router.serving.launcher.options import ServeOptions
@@ -52,15 +53,15 @@ def exposure(options: ServeOptions) -> list[Finding]:
     flags = parse_flags(options.extra)
     mode = last_value(flags, "model-control-mode") or options.control_mode
     found: list[Finding] = []
-    for service, restriction in (("http", "http-restricted-api"), ("grpc", "grpc-restricted-protocol")):
+    for service, restriction in RESTRICTING.items():
         address = last_value(flags, f"{service}-address") or options.address
-        restricted = any(flag.name == restriction and "model-repository" in (flag.value or "") for flag in flags)
+        restricted = options.api_key is not None or is_restricted("model-repository", service, flags)
         if mode == "explicit" and not restricted and not _loopback(address):
             found.append(
                 warning(
                     f"the model repository API listens on {address} over {service}",
                     "whoever reaches it can load a model with code of their own",
-                    f"pass -- --{restriction}=model-repository,KEY=VALUE, or keep --address 127.0.0.1",
+                    f"pass -- --{restriction}=model-repository:KEY=VALUE, or keep --address 127.0.0.1",
                 )
             )
     return found
