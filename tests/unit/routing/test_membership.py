@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triton_router.errors import RequestError
+from triton_router.profiling.load_law import IDLE
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.membership import MAX_DEPARTED
@@ -65,7 +66,7 @@ def test_who_leaves_finishes_and_gets_nothing_new() -> None:
     for decision in held:
         sharer.finish(decision, GOOD, 0.0)
     assert in_flight(sharer) == {"a": 5, "b": 1}
-    assert ask(sharer).device_in_flight == 6, "they share a device"
+    assert ask(sharer).load.in_flight == 6, "they share a device"
 
 
 def test_who_comes_back_is_known() -> None:
@@ -90,7 +91,7 @@ def test_another_model_under_a_name_is_learned_anew() -> None:
     assert (a.target.model, a.latency.count, a.chosen, a.in_flight) == ("a2", 0, 21, 0)
     sharer.finish(held, GOOD, 0.0)
     assert in_flight(sharer) == {"a": 0, "b": 0}
-    assert ask(sharer, "a").device_in_flight == 0
+    assert ask(sharer, "a").load.in_flight == 0
 
 
 def test_the_longest_gone_are_forgotten() -> None:
@@ -124,7 +125,7 @@ def test_slots_stay_exact_whatever_changes(steps: list[tuple[set[str], set[str],
         sharer.finish(decision, GOOD, 0.0)
     assert not any(in_flight(sharer).values())
     last = ask(sharer)
-    assert (last.device_in_flight, last.ahead, last.device_ahead) == (0, 0.0, 0.0)
+    assert last.load == IDLE
 
 
 def test_changes_among_threads_lose_no_slot() -> None:
