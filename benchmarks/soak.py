@@ -82,7 +82,7 @@ class Soak:
             clients=share - share // 5,
             grpc_clients=share // 5,
             patience_s=self._plan.patience_s,
-            pause_s=0.02,
+            pause_s=0.0,
             seconds=self._plan.seconds + 600.0,
             questions=10_000_000,
         )
@@ -189,9 +189,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_fleet(fleet: SwitchedFleet) -> None:
-    """Write four targets of 2 ms, a routed model that sends to all alike, and one that merges and learns."""
+    """Write four targets of 8 ms, a routed model that sends to all alike, and one that merges and learns."""
     for target in TARGETS:
-        fleet.add_target(target, service_ms=2.0)
+        fleet.add_target(target, service_ms=8.0)
     fleet.add_routed("routed", TARGETS, policy="least-request", health=HEALTH)
     merging = [{"name": name, "model": name, "batch_independent": True, "instances": 1} for name in TARGETS]
     fleet.add_routed("merged", merging, health=HEALTH)
