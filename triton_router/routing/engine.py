@@ -79,6 +79,7 @@ class RoutingEngine:
         self._watch = HealthWatch(rng)
         self._retrying = Retrying(rules.resilience)
         self._asked = 0
+        self._in_flight = 0
         self._apply(policy, rules)
 
     def reconfigure(
@@ -363,7 +364,8 @@ class RoutingEngine:
         self._rules = rules
         self._retrying.go_by(rules.resilience)
         self._watch.admit(self._open, rules.resilience.health)
-        self._is_capped = bool(rules.resilience.caps)
+        # Below it nobody can be full: what costs two counts saves looking at every target.
+        self._least_cap = min(rules.resilience.caps.values(), default=inf)
         self._learner.warmup = rules.warmup
         has_choice = len(self._open) > 1
         mirrors = policy.learns and rules.learn and has_choice and rules.resilience.idempotent
@@ -477,7 +479,7 @@ class RoutingEngine:
             if not able:
                 return able, rejections, "refused"
         kept, reason = able, "policy"
-        if not self._watch.all_well or (self._is_capped and filters.full(context, able, now)):
+        if not self._watch.all_well or (self._in_flight >= self._least_cap and filters.full(context, able, now)):
             kept, reason = self._in_a_state_to_serve(context, able, now, rejections)
             if not kept:
                 return kept, rejections, reason
@@ -497,7 +499,7 @@ class RoutingEngine:
         """Return who is well enough and has room, and the decision's reason so far; the others are rejected."""
         kept, resting, in_panic = self._watch.sort(able, now, self._retrying.risk(self._asked, now))
         rejections.extend(Rejection(candidate.target, why) for candidate, why in resting)
-        if self._is_capped:
+        if self._in_flight >= self._least_cap:
             kept = selection.without(filters.full(context, kept, now), kept, rejections)
         return kept, "full" if not kept else "panic" if in_panic else "policy"
 
@@ -520,6 +522,7 @@ class RoutingEngine:
         device = candidate.device
         ahead = candidate.work_in_flight + candidate.peers_work
         company = device.in_flight + device.peers_in_flight
+        self._in_flight += 1
         candidate.in_flight += 1
         candidate.work_in_flight += work
         candidate.chosen += reason != "mirror"
@@ -554,6 +557,7 @@ class RoutingEngine:
         device = candidate.device
         if self._rules.max_backend_utilization:
             device.settle(now)
+        self._in_flight -= 1
         candidate.in_flight -= 1
         # Sums of floats keep a residue: nothing in flight is no work in flight.
         candidate.work_in_flight = candidate.work_in_flight - decision.work if candidate.in_flight else 0.0
