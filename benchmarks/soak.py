@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -82,7 +83,7 @@ class Soak:
             clients=share - share // 5,
             grpc_clients=share // 5,
             patience_s=self._plan.patience_s,
-            pause_s=0.02,
+            pause_s=0.0,
             seconds=self._plan.seconds + 600.0,
             questions=10_000_000,
         )
@@ -91,7 +92,7 @@ class Soak:
     def _one_fault(self) -> None:
         name, target = self._drawn()
         fault, plan = FAULTS[name], self._plan
-        elapsed, before = time.monotonic() - self._began, self._counts()
+        elapsed, before, known = time.monotonic() - self._began, self._counts(), self._failures()
         for load in self._loads:
             load.seen.worst_ms = 0.0
         lasted_s = self._happens(name, target, elapsed)
@@ -109,7 +110,7 @@ class Soak:
         line = f"{name} ({target}) at {elapsed:.0f} s: {row.failed} failed, {row.missing} missing"
         print(f"{line}, {row.answered} answers, worst {row.worst_ms:.0f} ms", file=sys.stderr, flush=True)
         if (row.failed or row.missing) and not fault.may_fail:
-            self._report.problems.append(line)
+            self._report.problems.append(f"{line}: {dict(self._failures() - known)}")
 
     def _drawn(self) -> tuple[str, str]:
         """Return the next fault and its target: half of the time one that has been rare so far."""
@@ -137,6 +138,9 @@ class Soak:
         seen = [load.seen for load in self._loads]
         return sum(s.answered for s in seen), sum(s.failed for s in seen), sum(s.missing for s in seen)
 
+    def _failures(self) -> Counter[str]:
+        return sum((load.seen.failures for load in self._loads), Counter[str]())
+
     def _sample(self) -> None:
         now = time.monotonic()
         if now - self._sampled_at < self._plan.seconds / _SAMPLES:
@@ -159,10 +163,8 @@ class Soak:
         report.unaccounted = report.asked - sum(one.accounted for one in seen)
         report.p50_ms = max(one.quantile_ms(0.5) for one in seen)
         report.p99_ms = max(one.quantile_ms(0.99) for one in seen)
-        for one in seen:
-            for message, count in one.failures.items():
-                report.failures[message] = report.failures.get(message, 0) + count
-            report.problems += one.wrong
+        report.failures = dict(self._failures())
+        report.problems += [text for one in seen for text in one.wrong]
         if report.unaccounted:
             report.problems.append(f"{report.unaccounted} questions have no end")
         for model in self._plan.models:
@@ -189,9 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write_fleet(fleet: SwitchedFleet) -> None:
-    """Write four targets of 2 ms, a routed model that sends to all alike, and one that merges and learns."""
+    """Write four targets of 8 ms, a routed model that sends to all alike, and one that merges and learns."""
     for target in TARGETS:
-        fleet.add_target(target, service_ms=2.0)
+        fleet.add_target(target, service_ms=8.0)
     fleet.add_routed("routed", TARGETS, policy="least-request", health=HEALTH)
     merging = [{"name": name, "model": name, "batch_independent": True, "instances": 1} for name in TARGETS]
     fleet.add_routed("merged", merging, health=HEALTH)

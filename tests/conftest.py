@@ -7,6 +7,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from triton_router.testing.triton_server import triton_server
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from triton_router.testing.triton_server import TritonServer
+
+# How long an example takes says nothing on a machine that is busy with something else.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

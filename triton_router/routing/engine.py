@@ -79,6 +79,7 @@ class RoutingEngine:
         self._watch = HealthWatch(rng)
         self._retrying = Retrying(rules.resilience)
         self._asked = 0
+        self._in_flight = 0
         self._apply(policy, rules)
 
     def reconfigure(
@@ -362,7 +363,8 @@ class RoutingEngine:
         self._rules = rules
         self._retrying.go_by(rules.resilience)
         self._watch.admit(self._open, rules.resilience.health)
-        self._is_capped = bool(rules.resilience.caps)
+        # Below it nobody can be full: what costs two counts saves looking at every target.
+        self._least_cap = min(rules.resilience.caps.values(), default=inf)
         self._learner.warmup = rules.warmup
         has_choice = len(self._open) > 1
         mirrors = policy.learns and rules.learn and has_choice and rules.resilience.idempotent
@@ -475,7 +477,7 @@ class RoutingEngine:
             if not able:
                 return able, rejections, "refused"
         kept, reason = able, "policy"
-        if not self._watch.all_well or (self._is_capped and filters.full(context, able, now)):
+        if not self._watch.all_well or (self._in_flight >= self._least_cap and filters.full(context, able, now)):
             kept, reason = self._in_a_state_to_serve(context, able, now, rejections)
             if not kept:
                 return kept, rejections, reason
@@ -495,7 +497,7 @@ class RoutingEngine:
         """Return who is well enough and has room, and the decision's reason so far; the others are rejected."""
         kept, resting, in_panic = self._watch.sort(able, now, self._retrying.risk(self._asked, now))
         rejections.extend(Rejection(candidate.target, why) for candidate, why in resting)
-        if self._is_capped:
+        if self._in_flight >= self._least_cap:
             kept = selection.without(filters.full(context, kept, now), kept, rejections)
         return kept, "full" if not kept else "panic" if in_panic else "policy"
 
@@ -515,6 +517,7 @@ class RoutingEngine:
     ) -> RoutingDecision:
         """Reserve a slot for what is asked: a context and its work."""
         context, work = asked
+        self._in_flight += 1
         candidate.take(candidate.alone_ms, counted=self._rules.balance)
         candidate.chosen += reason != "mirror"
         if self._board is not None:
@@ -542,6 +545,7 @@ class RoutingEngine:
         candidate = decision.candidate
         if self._rules.max_backend_utilization:
             candidate.device.settle(now)
+        self._in_flight -= 1
         candidate.release(decision.alone_ms, counted=self._rules.balance)
         if self._board is not None:
             self._board.post(candidate)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
 _LONGEST_LOAD_S = 60.0
-_FLAGS = ("--exit-timeout-secs=4",)
-"""With a dead stub the server takes all of this time to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ def served_triton(
     state: Path | None = None,
     ports: Sequence[int] = (),
     more: Sequence[str] = (),
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> Generator[ServedTriton]:
     """Serve a repository, every model of it, over an open repository API; end the server afterwards.
 
@@ -109,9 +107,11 @@ def served_triton(
     words = [sys.executable, "-m", "triton_router.cli.main", "serve", "--repository", str(repository), "--json"]
     words += ["--model-control-mode", "explicit", "--load-model", "*"]
     words += [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
+    # With a dead process among its models the server takes all of the time it is given to stop.
+    words += ["--open-api", "--drain-grace", "0", "--drain-timeout", "4"]
     words += ["--state", str(state)] if state else ["--no-state"]
     with log_file.open("ab", buffering=0) as log:
-        process = subprocess.Popen([*words, *more, "--", *_FLAGS], stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen([*words, *more], stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         places = _announced(process, timeout)
         if places is None:

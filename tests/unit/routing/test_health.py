@@ -332,3 +332,18 @@ def test_without_a_slow_start_a_target_is_back_at_once() -> None:
     ends(engine, answer(1.0), 2.0)
     assert target(engine, "t0", 2.0).stage == "well"
     assert {engine.decide(REQUEST, 2.0).target.name for _ in range(5)} == {"t0"}
+
+
+def test_where_most_are_out_those_that_are_merely_slow_serve_again() -> None:
+    """With two of three out, one for failing and one for being slow, requests go to the slow one too."""
+    patient = HealthRules(first_pause_s=20.0, longest_pause_s=20.0)
+    engine = make(2.0, 2.0, 40.0, policy="least-request", resilience=Resilience(attempts=1, health=patient))
+    now = run_slow(engine, set(), 0.0, 150)
+    now = run_slow(engine, {"t0"}, now, 30)
+    assert target(engine, "t0", now).ejections == {"slow": 1}
+    for _ in range(3):
+        engine.finish(engine.decide(RoutingContext(1, 10.0, pinned="t1"), now), FAILURE, now)
+    assert target(engine, "t1", now).stage == "out"
+    held = [engine.decide(REQUEST, now) for _ in range(4)]
+    assert {decision.target.name for decision in held} == {"t0", "t2"}
+    assert held[0].reason == "panic"

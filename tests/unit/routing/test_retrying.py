@@ -297,3 +297,17 @@ def test_an_explanation_names_who_is_out_and_where_the_request_would_go_next() -
         "resting after consecutive failures",
         "",
     ]
+
+
+def test_a_retry_goes_rather_where_the_last_answer_was_no_failure() -> None:
+    """A target that has begun to fail is no place for a request that failed already, though it is faster."""
+    engine = make(1.0, 2.0, 9.0)
+    failing = engine.decide(RoutingContext(1, 10.0, pinned="t1"), 0.0)
+    engine.finish(failing, FAILURE, 0.0)
+    first = engine.decide(REQUEST, 0.0)
+    second = engine.again([first], 0.0)
+    assert second is not None
+    assert (first.target.name, second.target.name) == ("t0", "t2")
+    third = engine.again([first, second], 0.0)
+    assert third is not None
+    assert third.target.name == "t1"
