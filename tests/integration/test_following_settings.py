@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.triton
 
-PATIENCE_S = 10.0
+PATIENCE_S = 20.0
 TINY, BATCHED, UNBATCHED = ({"name": name, "model": name} for name in ("tiny", "batched", "unbatched"))
 
 
@@ -95,6 +95,9 @@ def gets_all(server: TritonServer, *names: str) -> bool:
 def repository(tmp_path: Path) -> Iterator[Path]:
     for model in ("tiny", "batched", "unbatched"):
         shutil.copytree(MODELS / model, tmp_path / model)
+    config = (tmp_path / "tiny" / "config.pbtxt").read_text()
+    (tmp_path / "narrow").mkdir()  # never loaded
+    (tmp_path / "narrow" / "config.pbtxt").write_text(config.replace("max_batch_size: 8", "max_batch_size: 4"))
     (tmp_path / "routed" / "1").mkdir(parents=True)
     (tmp_path / "routed" / "config.pbtxt").write_text('backend: "router"\n')
     return tmp_path
@@ -110,7 +113,8 @@ def test_edits_under_load(repository: Path, tmp_path: Path) -> None:
         fresh.replace(path)
 
     write(targets=[TINY, BATCHED], policy="random")
-    with triton_server(repository, state=tmp_path / "state") as server:
+    options = {"control_mode": "explicit", "load_models": ["routed", "tiny", "batched", "unbatched"]}
+    with triton_server(repository, state=tmp_path / "state", **options) as server:
         clients = Clients(server)
         try:
             until(lambda: gets_all(server, "tiny", "batched"), "both targets serve")
@@ -135,6 +139,9 @@ def test_edits_under_load(repository: Path, tmp_path: Path) -> None:
 
             write(targets=[TINY, BATCHED, UNBATCHED], streaming=True)
             until(lambda: "reload the model" in status(server)["settings"]["problem"], "what needs a reload is refused")
+
+            write(targets=[TINY, {"name": "narrow", "model": "narrow"}])
+            until(lambda: "has fewer rows" in status(server)["settings"]["problem"], "so is who cannot serve it all")
 
             write(targets=[TINY, BATCHED], policy="random")
             until(lambda: gets_all(server, "tiny", "batched"), "a target was removed")

@@ -14,6 +14,7 @@ from triton_router.config.running_changes import refuse_unfollowable
 from triton_router.hardware.power import readers
 from triton_router.serving import assembly
 from triton_router.serving.contradictions import refuse_contradiction
+from triton_router.serving.joining import refuse_unsuitable
 from triton_router.serving.target_priors import target_priors
 from triton_router.telemetry.snapshot_file import identity_of
 
@@ -97,8 +98,17 @@ class Following:
         refuse_unfollowable(self.config, config, str(path))
         refuse_contradiction(config, self._model.config)
         refuse_cycle(router_cycle(self._model.directory.parent, self._model.directory.name))
+        self._refuse_strangers(config)
         self._change(config)
         self._tell(f"routed model {self._model.name!r} follows the settings of {path} as they are now")
+
+    def _refuse_strangers(self, config: RouterConfig) -> None:
+        model = self._model
+        before = {target.model for target in self.config.targets}
+        new = sorted({target.model for target in config.targets} - before)
+        unknown = refuse_unsuitable(model.directory.parent, new, before, model.config, streaming=config.streaming)
+        if unknown:
+            self._tell(f"nobody has checked whether {', '.join(new)} can serve what {model.name!r} serves: {unknown}")
 
     def _change(self, config: RouterConfig) -> None:
         followers, keeper = self._followers, self._followers.keeper

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from triton_router.errors import InvalidInputError, NotFoundError
+from triton_router.files import replace_private
 from triton_router.serving.stub_processes import runs
 
 if TYPE_CHECKING:
@@ -55,10 +56,7 @@ def recorded(record: RuntimeRecord) -> Generator[Path]:
     directory = runtime_directory()
     _make_own(directory)
     path = directory / f"{record.kind}-{record.pid}{_SUFFIX}"
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(asdict(record), file)
+    replace_private(path, json.dumps(asdict(record)).encode())
     try:
         yield path
     finally:
