@@ -86,6 +86,7 @@ class TritonPythonModel:
         model = RoutedModel(name, directory, model_config, _calibration())
         priors = target_priors(directory, config.targets, model.calibration)
         engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
+        self._engine = engine
         self._log = configured_log(config, name, stub.Logger.log_warn)
         self._dispatcher = dispatcher(stub, engine, observed(engine, self._log), config, model_config)
         if config.streaming:
@@ -133,6 +134,10 @@ class TritonPythonModel:
     def execute(self, requests: Iterable[Request]) -> list[Response] | None:
         """Take requests; their answers go through their response senders, but for one served inline."""
         return self._dispatcher.execute(requests)
+
+    def is_ready(self) -> bool:
+        """Say whether any target can serve. Servers from 26.03 on ask, as documented; older ones do not know it."""
+        return any(target.stage != "out" for target in self._engine.snapshot(time.monotonic()) if not target.removed)
 
     def finalize(self) -> None:
         """Stop, once Triton has seen every request answered."""
