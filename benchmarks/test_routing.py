@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import random
+import time
 import tracemalloc
+from contextlib import ExitStack
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,11 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import POLICIES, policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Target, Verdict
+from triton_router.sharing.instances import Instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -114,6 +118,36 @@ def test_decision_and_outcome(benchmark: BenchmarkFixture, targets: int) -> None
         subject.finish(decision, Outcome(Verdict.SUCCESS, 3.0), now)
 
     benchmark(one)
+
+
+@pytest.mark.parametrize("sharing", ["not shared", "alone", "with a peer", "with a peer, a request each 4 ms"])
+@pytest.mark.benchmark(group="one decision beside other instances, 4 targets")
+def test_sharing(benchmark: BenchmarkFixture, sharing: str, tmp_path: Path) -> None:
+    """One decision, and its outcome untimed, while a peer's load has changed whenever it is looked at."""
+    subject, peer, traffic = engine(4), engine(4), shapes()
+    step = 4e-3 if "4 ms" in sharing else 1e-4
+    clock = iter(range(1 << 60))
+    last: list[Any] = []
+    with ExitStack() as joined:
+        for sharer in (subject, peer)[: 0 if sharing == "not shared" else 1 + ("peer" in sharing)]:
+            instances = Instances(tmp_path / "shared" / "m.v1", print)
+            instances.join()
+            instances.start(sharer, lambda: None)
+            joined.callback(instances.close)
+        time.sleep(0.3)  # until they see each other
+
+        def settle() -> tuple[tuple[int, float, float], dict[str, Any]]:
+            now = time.monotonic() + next(clock) * step
+            if last:
+                subject.finish(last.pop(), Outcome(Verdict.CANCELLED, 3.0), now)
+            peer.finish(peer.decide(RoutingContext(1, 16.0), now), Outcome(Verdict.CANCELLED, 3.0), now)
+            return (*next(traffic), now), {}
+
+        benchmark.pedantic(
+            lambda rows, work, now: last.append(subject.decide(RoutingContext(rows, work), now)),
+            setup=settle,
+            rounds=4000,
+        )
 
 
 @pytest.mark.benchmark(group="one outcome that is fitted at once")

@@ -1,6 +1,6 @@
 """Posts this instance's load and reads the peers': what happens on the path of every request.
 
-Posting stores three words. Reading compares one word of each peer, at most once a millisecond, and goes on only where
+Posting stores three words. Reading compares one word of each peer, at most once in two milliseconds, and goes on only where
 that has changed.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from triton_router.routing.types import RoutingDecision
     from triton_router.sharing.shared_file import SharedFile
 
-LOOK_EVERY_S = 0.001
+LOOK_EVERY_S = 0.002
 _NEVER = 1 << 64
 """What no word holds."""
 _ANSWER = Struct("=QQ9d")
