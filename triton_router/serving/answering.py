@@ -45,7 +45,9 @@ class Answering:
 
     Attributes:
         send: Has a further attempt of a request made, by whatever way its target's calls go.
-        released: Is called whenever a slot at a target has become free.
+        is_busy: Whether every worker there may be has something to do.
+        has_waiting: Whether a request waits for its turn; if so...
+        released: ... is called whenever a slot at a target has become free.
         answered: Requests that a target's answer went out for; one now and then may be missed.
     """
 
@@ -69,6 +71,8 @@ class Answering:
         self._under_way: dict[Exchange, None] = {}
         self._abandoned: dict[Attempt, None] = {}
         self.send: Callable[[Attempt], None] = self.send_alone
+        self.is_busy = pool.is_full
+        self.has_waiting = False
         self.released: Callable[[], None] = _nothing
         self.answered = 0
 
@@ -80,11 +84,6 @@ class Answering:
     def resize(self, limit: int) -> None:
         """Have at most so many calls in flight from now on."""
         self._pool.resize(limit)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether every worker there may be has something to do."""
-        return self._pool.is_full
 
     def exchanges(self) -> list[Exchange]:
         """Return the requests begun and not yet answered."""
@@ -148,7 +147,10 @@ class Answering:
         exchange = attempt.exchange
         try:
             now = self._clock()
-            return NOT_SENT if self.is_over(exchange, attempt.begun_at, now) else self._relay.answer(attempt)
+            since = attempt.begun_at
+            if (now >= exchange.deadline or now - since > STALE_S) and self.is_over(exchange, since, now):
+                return NOT_SENT
+            return self._relay.answer(attempt)
         except TritonRouterError as error:
             return Verdict.CLIENT_ERROR, self._relay.refused(error)
         except Exception as error:  # noqa: BLE001 - a worker that dies leaves its client waiting for ever
@@ -187,9 +189,10 @@ class Answering:
 
     def drop(self, attempt: Attempt) -> None:
         """End an attempt that never reached its target, whose exchange is answered by somebody else."""
-        attempt.has_ended = True
+        with attempt.exchange.lock:
+            attempt.exchange.end(attempt)
         self._abandoned.pop(attempt, None)
-        self._account(attempt, Verdict.CANCELLED, self._clock())
+        self.account(attempt, Verdict.CANCELLED, self._clock())
 
     def ended(self, attempt: Attempt, verdict: Verdict, last: Response | None) -> None:
         """Take the result of an attempt: answer with it, or have another target asked, and account for it."""
@@ -203,32 +206,37 @@ class Answering:
                 self._under_way.pop(exchange, None)
                 if verdict is Verdict.SUCCESS:
                     self.answered += 1
-                if len(exchange.attempts) > 1:
+                if attempt.is_further or exchange.attempts:
                     self._failover.note_winner(attempt)
                     self._abandon(exchange)
-                self._send(exchange, last, attempt.decision.target.name)
+                self._send(exchange, last, attempt)
             # After the answer: the client does not wait for the learning.
-            self._account(attempt, verdict, now)
+            self.account(attempt, verdict, now)
         if self._abandoned:
             self._abandoned.pop(attempt, None)
 
     def account(self, attempt: Attempt, verdict: Verdict, now: float) -> None:
-        """Tell the engine how an attempt ended. Raises what the engine raises."""
-        self._finish(attempt.decision, Outcome(verdict, (now - attempt.begun_at) * 1e3), now)
-        self.released()
+        """Tell the engine how an attempt ended."""
+        try:
+            self._finish(attempt.decision, Outcome(verdict, (now - attempt.begun_at) * 1e3), now)
+            if self.has_waiting:
+                self.released()
+        except Exception:  # noqa: BLE001 - shown in the server's log; others may wait for this worker
+            traceback.print_exc()
 
     def expire(self, exchange: Exchange, now: float) -> None:
         """Answer a request whose time has passed, unless its client is being answered already."""
         if exchange.stream_of is not None or not exchange.claim():
             return
-        self._counts.add("deadline_errors_target" if exchange.attempts else "deadline_errors_waiting")
+        was_asked = exchange.attempts or exchange.failed
+        self._counts.add("deadline_errors_target" if was_asked else "deadline_errors_waiting")
         self.answer(exchange, self._relay.refused(deadline_error(exchange, now)))
 
     def answer(self, exchange: Exchange, last: Response | None) -> None:
         """Send the last response of a request that the caller has claimed; its attempts go on to their ends."""
         self._under_way.pop(exchange, None)
         self._abandon(exchange)
-        self._send(exchange, last, "")
+        self._send(exchange, last)
 
     def overdue(self, attempt: Attempt, now: float) -> None:
         """Give an attempt up and have another target asked; what answers first counts."""
@@ -245,7 +253,7 @@ class Answering:
     def hedge(self, exchange: Exchange, now: float) -> None:
         """Ask a second target, if the first is still at it."""
         with exchange.lock:
-            if exchange.is_answered or exchange.is_moving or len(exchange.attempts) != 1:
+            if exchange.is_answered or exchange.is_moving or exchange.failed or len(exchange.attempts) != 1:
                 return
             exchange.is_moving = True
         self._move_on(exchange, now, hedge=True)
@@ -253,7 +261,8 @@ class Answering:
     def _failed(self, attempt: Attempt, last: Response | None, now: float) -> None:
         exchange = attempt.exchange
         with exchange.lock:
-            attempt.has_ended = True
+            exchange.end(attempt)
+            exchange.failed = (*exchange.failed, attempt.decision)
             if last is None or last.has_error():
                 exchange.failure = exchange.failure or last
             else:
@@ -261,7 +270,7 @@ class Answering:
             ends_stream = exchange.stream_of is attempt
             is_mine = self._takes_on(exchange)
         # Before another is chosen, which is to know of this.
-        self._account(attempt, Verdict.TARGET_ERROR, now)
+        self.account(attempt, Verdict.TARGET_ERROR, now)
         if ends_stream and exchange.claim():
             self.answer(exchange, last)
         if is_mine:
@@ -271,7 +280,7 @@ class Answering:
         """Whether the caller, who holds the lock, is to see to another attempt: nobody is, and none is promising."""
         if exchange.is_answered or exchange.is_moving or exchange.stream_of is not None:
             return False
-        if any(not attempt.is_given_up for attempt in exchange.under_way()):
+        if any(not attempt.is_given_up for attempt in exchange.attempts):
             return False
         exchange.is_moving = True
         return True
@@ -294,7 +303,7 @@ class Answering:
             if another is not None:
                 exchange.attempts = (*exchange.attempts, another)
             # One that was given up may still answer.
-            is_over = another is None and not exchange.is_answered and not exchange.under_way()
+            is_over = another is None and not exchange.is_answered and not exchange.attempts
             exchange.is_moving = is_over and hedge
         if another is not None:
             self.send(another)
@@ -310,24 +319,18 @@ class Answering:
             if attempt.has_ended:  # perhaps only just: whoever ended it may have looked before it was noted
                 self._abandoned.pop(attempt, None)
 
-    def _account(self, attempt: Attempt, verdict: Verdict, now: float) -> None:
-        try:
-            self.account(attempt, verdict, now)
-        except Exception:  # noqa: BLE001 - shown in the server's log; others may wait for this worker
-            traceback.print_exc()
-
     def _cancelled(self) -> tuple[Verdict, Response]:
         error = RequestCancelledError("the client cancelled the request before it reached a target")
         return Verdict.CANCELLED, self._relay.refused(error)
 
-    def _send(self, exchange: Exchange, last: Response | None, target: str) -> None:
+    def _send(self, exchange: Exchange, last: Response | None, winner: Attempt | None = None) -> None:
         """Send the last response, or in its stead whatever can be sent. Never raises."""
         sender = exchange.sender
         if sender is None:  # it is being served inline, and answered by return
             return
         try:
-            if exchange.explanation is not None and last is not None:
-                last = self._relay.explained(last, exchange.explanation, target)
+            if exchange.explanation is not None and last is not None and winner is not None:
+                last = self._relay.explained(last, exchange.explanation, winner.decision.target.name)
             self._relay.send_last(sender, last)
         except Exception as error:  # noqa: BLE001 - /dev/shm may be full; a short error may still fit
             traceback.print_exc()

@@ -51,8 +51,8 @@ def deadline_error(exchange: Exchange, now: float) -> DeadlineError:
     asked = [
         f"target {attempt.decision.target.name!r} was asked {(now - attempt.begun_at) * 1e3:.0f} ms ago"
         for attempt in exchange.attempts
-        if attempt.decision.reason != "mirror"
     ]
+    asked += [f"target {decision.target.name!r} failed" for decision in exchange.failed]
     where = ", ".join(asked) or "it was still waiting in the router, and no target was asked"
     return DeadlineError(
         f"no answer within {exchange.bound_ms:g} ms: {where}",

@@ -8,6 +8,7 @@ response; and an exception never leaves ``execute()`` once a request is under wa
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError, OverloadedError, UnsupportedError
@@ -176,7 +177,7 @@ class Dispatcher:
             self._answering.begin(exchange)
             self._answering.ended(attempt, verdict, response)
             return None
-        attempt.has_ended = True
+        exchange.end(attempt)
         self._answering.account(attempt, verdict, self._clock())
         return response
 
@@ -191,7 +192,8 @@ class Dispatcher:
             exchange = attempt.exchange if attempt else self._read(request)
             exchange.sender = sender
             if attempt is None:
-                self.admission.admit(exchange)
+                if exchange.priority or self._answering.under_way >= self.admission.limit:
+                    self.admission.admit(exchange)
                 attempt = self._decided_unless_it_waits(exchange)
             if attempt is not None:
                 self.mirrors.take(attempt)
@@ -205,35 +207,40 @@ class Dispatcher:
     def _decided_unless_it_waits(self, exchange: Exchange) -> Attempt | None:
         """Return the first attempt of a request; None if it has to wait in the router for a worker or a slot."""
         # Where calls are merged, requests wait for company at their targets and need no worker meanwhile.
-        if not len(self._room) and (self._merging.lanes or not self._answering.is_busy):
+        if not self._answering.has_waiting and (not self._answering.is_busy() or self._merging.lanes):
             try:
-                return self._timely(self._decided(exchange, exchange.taken_at))
+                attempt = self._decided(exchange, exchange.taken_at)
             except AllFullError:
                 pass
+            else:
+                return self._timely(attempt) if exchange.bound_ms else attempt
         self.admission.refuse_late_waiting(exchange)
         self._answering.begin(exchange)
         self._turns.wait(exchange)
         return None
 
-    def _start_waiting(self, exchange: Exchange) -> None:
-        """Serve a request whose turn it is. Raises `AllFullError` if no target has room for it."""
+    def _start_waiting(self, exchange: Exchange) -> Callable[[], None]:
+        """Decide a request whose turn it is; return what serves it. Raises `AllFullError` if no target has room."""
         now = self._clock()
         try:
             if self._answering.is_over(exchange, exchange.taken_at, now):
-                return
+                return _nothing
             if exchange.context.max_latency_ms:
                 exchange.context.max_latency_ms = max(1e-3, exchange.bound_ms - (now - exchange.taken_at) * 1e3)
-            attempt = self._timely(self._decided(exchange, now))
+            attempt = self._decided(exchange, now)
+            if exchange.bound_ms:
+                self._timely(attempt)
         except AllFullError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             if exchange.claim():
                 self._answering.answer(exchange, self._answering.response_for(error))
-            return
+            return _nothing
         if self.failover.hedges:
             self._oversight.watch(exchange)
-        if exchange.explanation is not None or not self._merging.take_begun(attempt):
-            self._answering.serve(attempt)
+        if exchange.explanation is None and self._merging.take_begun(attempt):
+            return _nothing
+        return partial(self._answering.serve, attempt)
 
     def _take_in_sequence(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> None:
         if not self.takes_sequences:
@@ -281,10 +288,13 @@ class Dispatcher:
 
     def _timely(self, attempt: Attempt) -> Attempt:
         """Return an attempt that may be made. Raises `OverloadedError` if it would be late because of what is ahead."""
-        if attempt.exchange.bound_ms:
-            try:
-                self.admission.refuse_late(attempt)
-            except OverloadedError:
-                self._answering.drop(attempt)
-                raise
+        try:
+            self.admission.refuse_late(attempt)
+        except OverloadedError:
+            self._answering.drop(attempt)
+            raise
         return attempt
+
+
+def _nothing() -> None:
+    """It has been seen to."""

@@ -52,7 +52,9 @@ class Exchange:
         is_pinned: Whether it belongs to a sequence, which stays with its target.
         is_moving: Whether somebody is looking for another target for it.
         stream_of: The attempt whose responses the client of a stream gets, once one has been sent.
-        attempts: Every attempt so far, in their order.
+        attempts: The attempts under way, in their order. Those that have ended are not kept: they know their exchange,
+            and what knows each other, a request's tensors included, stays in memory until a collection.
+        failed: The decisions of the attempts that failed.
         failure: The first error of a target.
         incomplete: A target's answer that lacked outputs: better than an error.
         outputs: The outputs that are wanted.
@@ -72,6 +74,7 @@ class Exchange:
     is_moving = False
     stream_of: Attempt | None = None
     attempts: tuple[Attempt, ...] = ()
+    failed: tuple[RoutingDecision, ...] = ()
     failure: Response | None = None
     incomplete: Response | None = None
     outputs: Sequence[str] = ()
@@ -98,7 +101,7 @@ class Exchange:
     def conclude(self, attempt: Attempt) -> bool:
         """End an attempt whose result would do as the answer; whether the caller is to send it, as `claim`."""
         with self.lock:
-            attempt.has_ended = True
+            self.end(attempt)
             if self.is_answered or (self.stream_of is not None and self.stream_of is not attempt):
                 return False
             self.is_answered = True
@@ -121,9 +124,11 @@ class Exchange:
             self.sender.send(response)
             return True
 
-    def under_way(self) -> list[Attempt]:
-        """Return the attempts that have not ended. The caller holds ``lock``."""
-        return [attempt for attempt in self.attempts if not attempt.has_ended]
+    def end(self, attempt: Attempt) -> None:
+        """Let go of an attempt that has ended. The caller holds ``lock``."""
+        attempt.has_ended = True
+        others = self.attempts
+        self.attempts = tuple(other for other in others if other is not attempt) if len(others) > 1 else ()
 
 
 class Attempt:
@@ -135,11 +140,13 @@ class Attempt:
         begun_at: When that was decided, in monotonic seconds.
 
     Attributes:
+        is_further: Whether it is not the exchange's first.
         has_ended: Whether its result is known.
         is_given_up: Whether the engine was told that it is overdue.
         overdue_at: From when on it is; None while nobody has asked.
     """
 
+    is_further = False
     has_ended = False
     is_given_up = False
     overdue_at: float | None = None

@@ -42,12 +42,14 @@ class Failover:
 
     def another(self, exchange: Exchange, now: float, *, hedge: bool = False) -> Attempt | None:
         """Return another attempt, with a slot reserved; None if there is no target or no budget left for one."""
-        earlier = [attempt.decision for attempt in exchange.attempts]
+        earlier = [*exchange.failed, *(attempt.decision for attempt in exchange.attempts)]
         decision = self._engine.again(earlier, now, hedge=hedge)
         if decision is None:
             return None
         self._counts.add("hedges" if hedge else "retries")
-        return Attempt(exchange, decision, now)
+        attempt = Attempt(exchange, decision, now)
+        attempt.is_further = True
+        return attempt
 
     def hedge_at(self, attempt: Attempt) -> float:
         """Return when a second target is to be asked, in monotonic seconds."""

@@ -185,7 +185,7 @@ class Forwarder:
             request_id=request.request_id(),
             correlation_id=request.correlation_id(),
             flags=request.flags(),
-            timeout=self.time_left_us(exchange),
+            timeout=exchange.timeout_us and self.time_left_us(exchange),
             # Most requests carry none, and should not pay for their being parsed and written again.
             parameters=_forwardable(text) if len(text) > len("{}") else None,
             **self._span(exchange),
@@ -196,9 +196,11 @@ class Forwarder:
 
         It dies with the request's last response, which another attempt or the deadline may bring at any time.
         """
+        if not exchange.bound_ms and len(exchange.attempts) == 1:
+            return {"trace": exchange.request.trace()}
         if exchange.is_answered:
             return {}
-        if len(exchange.attempts) > 1 and len(exchange.under_way()) > 1:
+        if len(exchange.attempts) > 1:
             return {}
         if exchange.bound_ms and self._clock() > exchange.deadline - _SPAN_S:
             return {}

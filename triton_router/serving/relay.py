@@ -95,14 +95,14 @@ class Relay:
         """Return the answer for a request that no target could answer: the first error, which says most."""
         if exchange.incomplete is not None:
             # Better than an error. What several targets leave out is no failure, but what the model is like.
-            if exchange.failure is None and len(exchange.attempts) > 1:
+            if exchange.failure is None and len(exchange.failed) > 1:
                 self._optional.add(frozenset(self._missing(exchange.incomplete, exchange.outputs)))
             return exchange.incomplete
-        if exchange.failure is None or len(exchange.attempts) == 1:
+        if exchange.failure is None or len(exchange.failed) == 1:
             return exchange.failure
         error = exchange.failure.error()
-        names = ", ".join(repr(attempt.decision.target.name) for attempt in exchange.attempts)
-        message = f"{error.message()} ({len(exchange.attempts)} targets were tried: {names})"
+        names = ", ".join(repr(decision.target.name) for decision in exchange.failed)
+        message = f"{error.message()} ({len(exchange.failed)} targets were tried: {names})"
         return self._stub.InferenceResponse(output_tensors=[], error=self._stub.TritonError(message, error.code()))
 
     def relayed(self, response: Response, outputs: Collection[str] = ()) -> tuple[Verdict, Response]:
@@ -114,7 +114,7 @@ class Relay:
         """
         if response.has_error():
             return self._relayed_error(response.error())
-        if outputs and self._lacks(response, outputs):
+        if self._compares and len(response.output_tensors()) < len(outputs) and self._lacks(response, outputs):
             return Verdict.TARGET_ERROR, response
         return Verdict.SUCCESS, response
 
@@ -147,9 +147,7 @@ class Relay:
         return (Verdict.SUCCESS if is_wanted else Verdict.CANCELLED), None
 
     def _lacks(self, response: Response, outputs: Collection[str]) -> bool:
-        """Whether a good response lacks outputs, as far as another target could be expected to have them."""
-        if not self._compares or len(response.output_tensors()) >= len(outputs):
-            return False
+        """Whether a good response lacks outputs that another target could be expected to have."""
         return frozenset(self._missing(response, outputs)) not in self._optional
 
     @staticmethod

@@ -30,22 +30,27 @@ class Turns:
     Args:
         room: Where they wait.
         answering: Has workers.
-        start: Decides a request and serves it. Raises `AllFullError` if no target has room for it.
+        start: Decides a request and returns what serves it. Raises `AllFullError` if no target has room for it.
     """
 
-    def __init__(self, room: WaitingRoom, answering: Answering, start: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, room: WaitingRoom, answering: Answering, start: Callable[[Exchange], Callable[[], None]]
+    ) -> None:
         self._room = room
         self._answering = answering
         self._start = start
         self._lock = Lock()
         self._tokens = 0
+        self._trying = 0
         # Counts slots that became free; two at once may count as one.
         self._released = 0
         answering.released = self.released
 
     def wait(self, exchange: Exchange) -> None:
         """Have a request wait for its turn; it has begun."""
-        self._room.put(exchange)
+        with self._lock:
+            self._answering.has_waiting = True
+            self._room.put(exchange)
         self.call()
 
     def released(self) -> None:
@@ -65,17 +70,23 @@ class Turns:
     def _take_turn(self) -> None:
         with self._lock:
             self._tokens -= 1
+            self._trying += 1
         released = self._released
         refused: list[Exchange] = []
-        has_started = False
-        while not has_started and len(refused) < _TRIES and (exchange := self._room.take()) is not None:
+        serve: Callable[[], None] | None = None
+        while serve is None and len(refused) < _TRIES and (exchange := self._room.take()) is not None:
             try:
-                self._start(exchange)
-                has_started = True
+                serve = self._start(exchange)
             except AllFullError:
                 refused.append(exchange)
-        for exchange in refused:
-            self._room.put(exchange)
+        with self._lock:
+            for exchange in refused:
+                self._room.put(exchange)
+            self._trying -= 1
+            # What is being tried is not in the room, and wants to know of every slot that becomes free meanwhile.
+            self._answering.has_waiting = bool(len(self._room) or self._trying)
         # A slot that became free after the engine said no, and before they were back here, woke nobody.
-        if len(self._room) and (has_started or self._released != released):
+        if len(self._room) and (serve is not None or self._released != released):
             self.call()
+        if serve is not None:
+            serve()

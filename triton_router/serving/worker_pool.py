@@ -46,7 +46,6 @@ class WorkerPool:
         for _ in range(surplus):
             self._jobs.put(None)
 
-    @property
     def is_full(self) -> bool:
         """Whether every worker there may be has something to do; true for a moment only."""
         return self._spare <= 0 and len(self._threads) - self._ending >= self._limit
