@@ -11,7 +11,9 @@ import pytest
 
 from triton_router.errors import InvalidInputError, NotFoundError
 from triton_router.serving.launcher import command
+from triton_router.serving.launcher.find import Installation
 from triton_router.serving.launcher.options import ServeOptions
+from triton_router.serving.launcher.python_runtime import PythonRuntime
 from triton_router.serving.launcher.restricted import access, chosen_key
 from triton_router.serving.launcher.runtime_record import (
     RuntimeRecord,
@@ -69,6 +71,14 @@ def test_a_key_of_ones_own_comes_by_the_environment() -> None:
     for bad in ("short", "with space " * 3, "k" * 300, "k,k:k=k" * 4):
         with pytest.raises(InvalidInputError):
             chosen_key({"TRITON_ROUTER_API_KEY": bad})
+
+
+def test_models_do_not_inherit_the_key() -> None:
+    """Whatever a model prints of its environment, the key is not in it."""
+    installation = Installation("bundled", Path("/t"), None)
+    python = PythonRuntime("3.11", Path("/bin"), "libpython3.11.so.1.0", None, True, "1.26.4")
+    inherited = command.environment(installation, python, {"TRITON_ROUTER_API_KEY": KEY, "PATH": "/bin"})
+    assert KEY not in inherited.values()
 
 
 @pytest.fixture
