@@ -130,7 +130,7 @@ def test_sharing(benchmark: BenchmarkFixture, sharing: str, tmp_path: Path) -> N
     last: list[Any] = []
     with ExitStack() as joined:
         for sharer in (subject, peer)[: 0 if sharing == "not shared" else 1 + ("peer" in sharing)]:
-            instances = Instances(tmp_path / "shared" / "m.v1", print)
+            instances = Instances(tmp_path / "shared" / "m.v1", 1, print)
             instances.join()
             instances.start(sharer, lambda: None)
             joined.callback(instances.close)

@@ -77,7 +77,7 @@ class TritonPythonModel:
         config = load_router_config(directory / ROUTER_FILE)
         refuse_cycle(router_cycle(directory.parent, directory.name))
         refuse_contradiction(config, model_config)
-        self._instances = Instances(_shared_place(name), _warner(stub, name))
+        self._instances = Instances(_shared_place(name), os.getppid(), _warner(stub, name))
         self._instances.join()
         self._keeper = _keeper(stub, name, config)
         if self._keeper:

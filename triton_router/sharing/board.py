@@ -1,7 +1,7 @@
 """Posts this instance's load and reads the peers': what happens on the path of every request.
 
-Posting stores three words. Reading compares one word of each peer, at most once in two milliseconds, and goes on only where
-that has changed.
+Posting stores three words. Reading compares one word of each peer, at most once in two milliseconds, and goes on only
+where that has changed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.002
 _NEVER = 1 << 64
 """What no word holds."""
+_NO_TARGET = 0
+"""No `target_key`: what carries it counts on its device alone."""
 _ANSWER = Struct("=QQ9d")
 _MOST_MS = 86_400_000.0
 _MOST_ROWS = 1e9
@@ -124,6 +126,7 @@ class Peer:
         file: Where its slot is.
         slot: The slot's number.
         heard: The number of the last of its answers that are known already.
+        shares_targets: Whether it is in the same server: another one has models of its own, if on the same devices.
 
     Attributes:
         slot: The slot's number.
@@ -131,7 +134,7 @@ class Peer:
         problem: What is wrong with what it writes; "" while nothing is.
     """
 
-    def __init__(self, file: SharedFile, slot: int, heard: int) -> None:
+    def __init__(self, file: SharedFile, slot: int, heard: int, *, shares_targets: bool) -> None:
         self.slot = slot
         self.loads: list[PeerLoad] = []
         self.problem = ""
@@ -142,6 +145,7 @@ class Peer:
         self._changes = _NEVER
         self._names = _NEVER
         self._keys: list[tuple[int, int]] = []
+        self._shares_targets = shares_targets
         self._heard = heard
         self._whole = heard
 
@@ -184,7 +188,7 @@ class Peer:
             count = min(self._words[at + layout.IN_USE], layout.BERTHS)
             keys = self._words[at + layout.KEYS : at + layout.KEYS + count].tolist()
             devices = self._words[at + layout.DEVICES : at + layout.DEVICES + count].tolist()
-            self._keys = list(zip(keys, devices, strict=True))
+            self._keys = list(zip(keys if self._shares_targets else [_NO_TARGET] * count, devices, strict=True))
         count = len(self._keys)
         in_flight = self._words[at + layout.IN_FLIGHT : at + layout.IN_FLIGHT + count].tolist()
         times = self._doubles[at + layout.TIME : at + layout.TIME + count].tolist()

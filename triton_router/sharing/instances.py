@@ -46,11 +46,13 @@ class Instances:
 
     Args:
         path: The file that they share.
+        server: Process id of the server that this one belongs to.
         warn: Writes a line to the server's log.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, server: int, warn: Callable[[str], None]) -> None:
         self._path = path
+        self._server = server
         self._warn = warn
         self._file: SharedFile | None = None
         self._board: Board | None = None
@@ -64,7 +66,7 @@ class Instances:
     def join(self) -> None:
         """Take a place among the instances."""
         try:
-            self._file = SharedFile(self._path)
+            self._file = SharedFile(self._path, self._server)
         except UnavailableError as error:
             self._fail(f"{error.message} (hint: {error.hint})")
             return
@@ -171,7 +173,7 @@ class Instances:
         if there == self._peers.keys():
             return False
         is_first = self._board is None
-        peers = {key: self._peers.get(key) or _peer(file, key[0], is_old=is_first) for key in there}
+        peers = {key: self._peers.get(key) or _peer(file, *key, is_old=is_first) for key in there}
         self._peers = peers
         return True
 
@@ -211,9 +213,10 @@ class Instances:
         self._warn(problem)
 
 
-def _peer(file: SharedFile, slot: int, *, is_old: bool) -> Peer:
+def _peer(file: SharedFile, slot: int, owner: Owner, *, is_old: bool) -> Peer:
     """Return a peer; of one that was there before this instance, what it has told already is known."""
-    return Peer(file, slot, file.words[layout.slot_at(slot) + layout.TOLD] if is_old else 0)
+    heard = file.words[layout.slot_at(slot) + layout.TOLD] if is_old else 0
+    return Peer(file, slot, heard, shares_targets=owner.server == file.me.server)
 
 
 def _nothing() -> None:

@@ -7,8 +7,8 @@ to read or write it; owners are entered in the header under a lock of the file.
 ::
 
     header   0 magic  1 version  2 slots  3 berths  4 answers kept  5 words of a slot  6 snapshots asked for
-             64...    four words for each slot: process id, its start, its process namespace, 0; a free slot has
-                      process id 0
+             64...    four words for each slot: process id, its start, its process namespace, its server's process
+                      id; a free slot has process id 0
     slot     0 heartbeat, in nanoseconds of the monotonic clock  1 changes  2 names changed
              3 berths in use  4 answers told  5 snapshot asked for and written  6 whether it serves
              8...     berths: targets' keys; devices' keys; requests in flight; their ms (as a double)

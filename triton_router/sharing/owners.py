@@ -18,18 +18,23 @@ class Owner(NamedTuple):
         pid: Its id; 0 for nobody.
         started: When it began, in the kernel's ticks since the machine did.
         namespace: In which its id counts.
+        server: Id of the server that it belongs to.
     """
 
     pid: int
     started: int
     namespace: int
+    server: int = 0
 
 
 NOBODY = Owner(0, 0, 0)
 
 
-def this_process() -> Owner:
+def this_process(server: int) -> Owner:
     """Return the process that asks.
+
+    Args:
+        server: Id of the server that it belongs to.
 
     Raises:
         OSError: The system does not tell.
@@ -38,7 +43,7 @@ def this_process() -> Owner:
     started = _started(os.getpid())
     if started is None:
         raise ProcessLookupError("/proc does not show this process")
-    return Owner(os.getpid(), started, namespace)
+    return Owner(os.getpid(), started, namespace, server)
 
 
 def process(pid: int) -> Owner:

@@ -44,8 +44,12 @@ class SharedFile:
         problems: What was found wrong on the way here, each a sentence.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, server: int) -> None:
         """Open or make the file and take a slot.
+
+        Args:
+            path: The file.
+            server: Process id of the server that this instance belongs to.
 
         Raises:
             UnavailableError: It cannot be had: no memory, no rights, no slot left, or no such system.
@@ -53,7 +57,7 @@ class SharedFile:
         self.problems: list[str] = []
         self._path = path
         try:
-            self.me = this_process()
+            self.me = this_process(server)
             _make_directory(path.parent)
             self._descriptor = self._open()
         except OSError as error:
@@ -66,7 +70,7 @@ class SharedFile:
         """Return who owns each slot."""
         at = layout.owner_at(0)
         numbers = self.words[at : at + layout.SLOTS * layout.OWNER_WORDS].tolist()
-        return [Owner(*numbers[i : i + 3]) for i in range(0, len(numbers), layout.OWNER_WORDS)]
+        return [Owner(*numbers[i : i + layout.OWNER_WORDS]) for i in range(0, len(numbers), layout.OWNER_WORDS)]
 
     def is_mine(self) -> bool:
         """Whether this instance still has its slot: another container may have held it for dead."""
@@ -168,7 +172,7 @@ class SharedFile:
         at = layout.owner_at(slot)
         # The process id last: until then the slot is nobody's.
         self.words[at] = 0
-        self.words[at + 1], self.words[at + 2] = owner.started, owner.namespace
+        self.words[at + 1], self.words[at + 2], self.words[at + 3] = owner[1:]
         self.words[at] = owner.pid
 
     def _is_taken(self, slot: int, owner: Owner) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
-from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
+from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision, Target, Verdict
 from triton_router.sharing import layout
 from triton_router.sharing.instances import Instances
 from triton_router.sharing.shared_file import SharedFile
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+SERVER = 1
 SUCCESS = Outcome(Verdict.SUCCESS, 4.0)
 
 PEER = """
@@ -39,7 +40,7 @@ from triton_router.sharing.instances import Instances
 path, in_flight, answers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 targets = [(Target(name, f"m-{name}"), TargetProfile()) for name in "ab"]
 engine = RoutingEngine(targets, policy_named("least-request"), rng=random.Random(1).random)
-instances = Instances(path, print)
+instances = Instances(path, int(sys.argv[4]), print)
 instances.join()
 instances.start(engine, lambda: print("saved", flush=True))
 context = RoutingContext(2, 32.0, "a")
@@ -81,7 +82,7 @@ def join(path: Path) -> Iterator[Callable[..., Instances]]:
     joined: list[Instances] = []
 
     def one(sharer: RoutingEngine, warn: Callable[[str], None] = lambda _: None) -> Instances:
-        instances = Instances(path, warn)
+        instances = Instances(path, SERVER, warn)
         instances.join()
         instances.start(sharer, lambda: None)
         joined.append(instances)
@@ -95,9 +96,9 @@ def join(path: Path) -> Iterator[Callable[..., Instances]]:
 class PeerProcess:
     """An instance in a process of its own; it shares when this returns."""
 
-    def __init__(self, path: Path, in_flight: int = 0, answers: int = 0) -> None:
+    def __init__(self, path: Path, in_flight: int = 0, answers: int = 0, server: int = SERVER) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PEER, str(path), str(in_flight), str(answers)],
+            [sys.executable, "-c", PEER, str(path), str(in_flight), str(answers), str(server)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -207,6 +208,24 @@ def test_a_stopped_peer_keeps_its_slot(
     process.end()
 
 
+def test_an_instance_in_another_server_shares_devices_and_no_targets(
+    join: Callable[..., Instances], peer: Callable[..., PeerProcess]
+) -> None:
+    """Its models are others of the same names: its load slows ours down, but does not stand in line with ours."""
+    one = engine("a", "b")
+    join(one)
+    peer(in_flight=5, server=2)
+    seen: list[RoutingDecision] = []
+
+    def look() -> bool:
+        seen.append(one.decide(RoutingContext(1, 1.0, "a"), time.monotonic()))
+        return seen[-1].load.company == 5
+
+    until(look)
+    assert seen[-1].load.here == len(seen) - 1, "at the target are ours alone"
+    assert all(target.peers_in_flight == 0 for target in one.snapshot(time.monotonic()))
+
+
 def test_instances_learn_as_one(join: Callable[..., Instances], peer: Callable[..., PeerProcess]) -> None:
     """An answer that one was given teaches all, once: they predict alike, and count what they were asked themselves."""
     one = engine("a", "b")
@@ -233,14 +252,14 @@ def test_a_newcomer_has_the_others_write_down_what_they_know(path: Path, peer: C
     """It asks, and waits no longer than they take; where nobody serves it does not wait."""
     process = peer()
     process.says("told")
-    newcomer = Instances(path, lambda _: None)
+    newcomer = Instances(path, SERVER, lambda _: None)
     newcomer.join()
     assert newcomer.ask_to_save(10.0)
     newcomer.close()
     process.says("saved")
     process.end()
     assert not path.exists(), "the last one removes the file"
-    alone = Instances(path, lambda _: None)
+    alone = Instances(path, SERVER, lambda _: None)
     alone.join()
     assert not alone.ask_to_save(3600.0)
     alone.close()
@@ -256,7 +275,7 @@ def test_a_corrupt_file_is_set_aside(path: Path, content: bytes) -> None:
     path.parent.mkdir(mode=0o700)
     path.write_bytes(content)
     said: list[str] = []
-    instances = Instances(path, said.append)
+    instances = Instances(path, SERVER, said.append)
     instances.join()
     assert "set aside as m.v1.corrupt-1" in instances.status()["problem"]
     assert path.with_name("m.v1.corrupt-1").read_bytes() == content
@@ -270,7 +289,7 @@ def test_nonsense_of_a_peer_is_not_believed(path: Path, join: Callable[..., Inst
     one = engine("a", "b")
     said: list[str] = []
     instances = join(one, said.append)
-    file = SharedFile(path)
+    file = SharedFile(path, SERVER)
     at = layout.slot_at(file.slot)
     words, doubles = file.words, file.doubles
     rng = random.Random(8)
@@ -297,7 +316,7 @@ def test_where_nothing_can_be_shared_the_instance_serves_alone(path: Path) -> No
     path.parent.chmod(0o777)
     said: list[str] = []
     for place in (path, path.parent.parent / "missing" / "deep" / "m.v1"):
-        instances = Instances(place, said.append)
+        instances = Instances(place, SERVER, said.append)
         instances.join()
         instances.start(engine("a"), lambda: None)
         assert instances.status() == {"file": str(place), "instances": 1, "problem": said[-1]}
@@ -310,7 +329,7 @@ def test_what_is_shared_is_for_one_user_alone(path: Path) -> None:
     """Directory 0700 and file 0600, whatever the umask; and a slot more is memory only when it is taken."""
     previous = os.umask(0)
     try:
-        file = SharedFile(path)
+        file = SharedFile(path, SERVER)
     finally:
         os.umask(previous)
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -322,12 +341,12 @@ def test_what_is_shared_is_for_one_user_alone(path: Path) -> None:
 def test_more_instances_than_slots_serve_by_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that finds no slot says so; when another ends, there is room again."""
     monkeypatch.setattr(layout, "SLOTS", 2)
-    files = [SharedFile(path), SharedFile(path)]
-    surplus = Instances(path, lambda _: None)
+    files = [SharedFile(path, SERVER), SharedFile(path, SERVER)]
+    surplus = Instances(path, SERVER, lambda _: None)
     surplus.join()
     assert "no slot left" in surplus.status()["problem"]
     files.pop().close()
-    late = Instances(path, lambda _: None)
+    late = Instances(path, SERVER, lambda _: None)
     late.join()
     assert late.status()["problem"] == ""
     late.close()
