@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 STALE_S = 0.005
 """A request that waited longer for a worker is asked whether its client is still there; asking costs 85 us."""
 
+_ASK_AGAIN_S = 0.25
+"""How often another target is looked for in vain; a spent budget has filled up by a retry or more within a second."""
+
 
 class Answering:
     """Answers the requests of one routed model. Only `hand_over` raises.
@@ -246,6 +249,19 @@ class Answering:
                 return
             # Under the lock: an attempt is given up before its outcome is told, or not at all.
             self._failover.give_up(attempt, now)
+            is_mine = self._takes_on(exchange)
+        if is_mine:
+            self._move_on(exchange, now)
+
+    def ask_again(self, exchange: Exchange, now: float) -> None:
+        """Have another target asked for a request all of whose attempts are given up: the budget has filled up perhaps.
+
+        Without that, one that was refused a retry would wait as long as its target hangs.
+        """
+        with exchange.lock:
+            if now < exchange.ask_again_at or not exchange.attempts:
+                return
+            exchange.ask_again_at = now + _ASK_AGAIN_S
             is_mine = self._takes_on(exchange)
         if is_mine:
             self._move_on(exchange, now)

@@ -45,6 +45,7 @@ class Exchange:
         bound_ms: Time in which it has to be answered; 0 for any.
         deadline: The end of that time, in monotonic seconds.
         hedge_at: When a second target is asked, likewise.
+        ask_again_at: Before then no other target is looked for again in vain, likewise.
         timeout_us: Triton's ``timeout``, 0 for none.
         priority: Larger is more urgent.
         is_waiting: Whether it waits in the router, so that nothing is lost if it is refused.
@@ -66,6 +67,7 @@ class Exchange:
     bound_ms = 0.0
     deadline = FOREVER
     hedge_at = FOREVER
+    ask_again_at = 0.0
     timeout_us = 0
     priority = 0
     is_waiting = False

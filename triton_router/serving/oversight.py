@@ -74,6 +74,8 @@ class Oversight:
                 self._meet(exchange, now + HORIZON_S)
             for attempt in exchange.attempts:
                 self._give_up_if_overdue(attempt, now)
+            if exchange.attempts and exchange.attempts[-1].is_given_up:
+                self._answering.ask_again(exchange, now)
         for attempt in self._answering.abandoned():
             self._give_up_if_overdue(attempt, now)
         self._merging.sweep()

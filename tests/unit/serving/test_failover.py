@@ -194,6 +194,21 @@ def test_an_attempt_that_was_given_up_may_still_answer() -> None:
     assert rig.closed() == {"retries": 1, "overdue": 1}
 
 
+def test_who_was_refused_a_retry_gets_one_when_the_budget_has_filled_up() -> None:
+    """A request at a target that hangs, overdue while the budget is spent, does not wait until the target answers."""
+    gate = Gate()
+    spent = Resilience(retry_burst=0, retry_share=0.6, overdue_ms=20.0)
+    rig = Rig(lambda name, _: gate(GOOD) if name == "t0" else GOOD, resilience=spent)
+    request = FakeRequest()
+    rig.execute(request)
+    until(lambda: rig.engine.snapshot(0.0)[0].failed == 1)
+    assert not request.done.is_set()
+    rig.answered(FakeRequest())
+    assert answer_of(request).output_tensors()
+    gate.open()
+    assert rig.closed() == {"retries": 1, "retries_helped": 1, "overdue": 1}
+
+
 def test_two_streams_do_not_mix() -> None:
     """The client gets the responses of the attempt whose first came first, whatever another brings later."""
     gate, other = Gate(), Gate()
