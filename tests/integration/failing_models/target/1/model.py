@@ -1,0 +1,26 @@
+"""Answers after 20 ms, or fails in the way that its configuration says."""
+
+import json
+import time
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    """Y is X and Z is 2 X."""
+
+    def initialize(self, args):
+        """Read how to behave: ok, error, hang or fewer."""
+        self._how = json.loads(args["model_config"])["parameters"]["how"]["string_value"]
+
+    def execute(self, requests):
+        """Answer each request by itself."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request):
+        if self._how == "error":
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("out of memory"))
+        time.sleep(1.0 if self._how == "hang" else 0.02)
+        x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
+        outputs = [pb_utils.Tensor("Y", x), pb_utils.Tensor("Z", 2 * x)]
+        return pb_utils.InferenceResponse(outputs[:1] if self._how == "fewer" else outputs)
