@@ -13,7 +13,8 @@ from triton_router.testing.process_figures import stubs_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_EVENT_S = 30.0
+_EVENT_S = 70.0
+"""A process that died again and again is loaded anew after a minute at worst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def _all_out(chaos: Chaos, plan: Plan, _target: str) -> None:
 
 
 def _left(chaos: Chaos, plan: Plan, target: str) -> None:
-    habits = Habits(clients=24, grpc_clients=8, leaves_within_s=0.03, questions=2000, pause_after_error_s=0.0)
+    # Those that hang up over HTTP are invisible: fewer than the router takes on, or it would refuse others.
+    habits = Habits(clients=24, grpc_clients=8, leaves_within_s=0.03, questions=800, pause_after_error_s=0.0)
     chaos.fleet.switch(target, "sleep:0.01")
     with chaos.served.load(plan.models[0], habits) as load:
         load.wait()
