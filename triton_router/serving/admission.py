@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FRESH = 0.05
 """Weight of the latest look in the pace: half of what is known is from the last 0.7 s."""
+_MARGIN = 1.2
+"""What is expected is exceeded as often as not, and in overload all that is let in comes to the edge of its bound."""
 _UNKNOWN_MS = 1000.0
 _LONGEST_MS = 60_000.0
 
@@ -76,7 +78,7 @@ class Admission:
         if not self.reject_late or not exchange.bound_ms or not self._pace:
             return
         wait_ms = len(self._room) / self._pace * 1e3
-        if wait_ms > exchange.bound_ms:
+        if wait_ms * _MARGIN > exchange.bound_ms:
             raise self._late(exchange, f"{len(self._room)} requests wait in front of it, for about {wait_ms:.0f} ms")
 
     def refuse_late(self, attempt: Attempt) -> None:
@@ -89,7 +91,7 @@ class Admission:
         if not self.reject_late or not 0.0 < decision.alone_ms <= exchange.bound_ms:
             return
         left_ms = exchange.bound_ms - (attempt.begun_at - exchange.taken_at) * 1e3
-        if decision.expected_latency_ms > left_ms:
+        if decision.expected_latency_ms * _MARGIN > left_ms:
             raise self._late(
                 exchange,
                 f"no target is expected to answer in less than {decision.expected_latency_ms:.0f} ms, with what is in "
