@@ -277,7 +277,8 @@ def test_a_server_of_others_is_watched_and_drained(tmp_path: Path) -> None:
     write_models(tmp_path / "models")
     (tmp_path / "run").mkdir()
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "run")}
-    with triton_server(tmp_path / "models", control_mode="explicit", load_models=["routed"]) as server:
+    options = {"control_mode": "explicit", "load_models": ["routed"], "extra": ["--exit-timeout-secs=5"]}
+    with triton_server(tmp_path / "models", **options) as server:
         words = [sys.executable, "-m", "triton_router.cli.main", "watch", "--url", f"http://{server.http_url}"]
         words += ["--drain-grace=0.1"]
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment) as watching:
