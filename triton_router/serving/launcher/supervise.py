@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ FORWARDED = (
     signal.SIGUSR2,
 )
 
+_LOOK_EVERY_S = 0.1
 _PATIENCE_SECONDS = 30.0
 """After so long without readiness a user is told what is being waited for."""
 
@@ -113,6 +115,9 @@ def supervise(plan: LaunchPlan, care: Care, reports: Reports) -> tuple[int, Laun
         watcher = threading.Thread(target=_watch, args=(launched, ready, reports.wait), name="readiness", daemon=True)
         watcher.start()
         watchdog.start()
+        # Not one long wait: a signal that another thread was given is handled when this one wakes up.
+        while process.running:
+            time.sleep(_LOOK_EVERY_S)
         status = process.wait()
         watchdog.close()
         watcher.join(timeout=5)
