@@ -196,8 +196,7 @@ class Forwarder:
 
         It dies with the request's last response, which another attempt or the deadline may bring at any time.
         """
-        if not exchange.bound_ms and len(exchange.attempts) == 1:
-            return {"trace": exchange.request.trace()}
+        # Of those in a merged call, one may have been answered by another attempt meanwhile.
         if exchange.is_answered:
             return {}
         if len(exchange.attempts) > 1:
