@@ -65,7 +65,7 @@ def private_kilobytes(pid: int) -> int:
 def shared_memory_bytes(server: TritonServer) -> int:
     """Return the sum of the regions that the server's own stubs hold."""
     mapped = {line.split()[-1] for line in Path(f"/proc/{server.pid}/maps").read_text().splitlines()}
-    regions = [Path(name) for name in mapped if name.startswith("/dev/shm/triton_python_backend")]
+    regions = [Path(name) for name in mapped if "_backend_shm_region_" in name]
     return sum(region.stat().st_size for region in regions)
 
 
