@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
-from triton_router.serving.overrides import overrides
+from triton_router.serving.overrides import OWN_PREFIX, overrides
 from triton_router.serving.parameters import parameters_in, shown
 
 if TYPE_CHECKING:
@@ -210,7 +210,10 @@ def _forwardable(text: str) -> dict[str, bool | int | str]:
     """Return the parameters, if BLS can carry every one of them: it takes booleans, integers and strings."""
     parameters = parameters_in(text)
     for key, value in parameters.items():
-        if not isinstance(value, bool | int | str):
+        if isinstance(value, float) and key.startswith(OWN_PREFIX):
+            # It was meant for the router, which has read it; for the target it is written as a header would be.
+            parameters[key] = str(value)
+        elif not isinstance(value, bool | int | str):
             raise RequestError(
                 f"request parameter {shown(key)!r} is a {type(value).__name__}; Triton forwards only booleans, "
                 f"integers and strings from a routed model to its targets",

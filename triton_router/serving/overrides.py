@@ -10,7 +10,7 @@
 | `router_priority`       | `x-priority`              | -100 to 100, larger is more urgent; 0 by default   |
 
 Headers arrive as parameters where the server forwards them; their case does not matter. A parameter wins over a
-header. Both go on to the target as any other does.
+header. Both go on to the target as any other does, numbers with a point as text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 HEADER_PATTERN = "x-(router-(goal|max-latency-ms|backends|key|explain|priority)|priority)"
 """The headers that a server has to forward, as a regular expression for whole names."""
 
-_PREFIX, _HEADER_PREFIX = "router_", "x-router-"
+OWN_PREFIX = "router_"
+"""Of the parameters that are meant for the router itself."""
+_HEADER_PREFIX = "x-router-"
 _PRIORITY_HEADER = "x-priority"
 MAX_PRIORITY = 100
 _EMPTY = len("{}")
@@ -72,15 +74,15 @@ def overrides_of(parameters: Mapping[str, object]) -> Overrides:
     found: dict[str, Any] = {}
     for key, value in parameters.items():
         name = _name(key)
-        if name in _READ and (name not in found or key.startswith(_PREFIX)):
+        if name in _READ and (name not in found or key.startswith(OWN_PREFIX)):
             found[name] = _READ[name](f"request parameter {key!r}", value)
     return Overrides(**found)
 
 
 def _name(key: str) -> str:
     """Return the field of `Overrides` that a parameter may stand for; "" for none."""
-    if key.startswith(_PREFIX):
-        return key.removeprefix(_PREFIX)
+    if key.startswith(OWN_PREFIX):
+        return key.removeprefix(OWN_PREFIX)
     lowered = key.lower()
     if lowered == _PRIORITY_HEADER:
         return "priority"

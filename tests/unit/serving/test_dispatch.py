@@ -130,6 +130,15 @@ def test_parameters_that_cannot_travel_are_refused_by_name() -> None:
     assert rig.counts() == none_but(refused=1)
 
 
+def test_what_is_meant_for_the_router_may_be_any_number() -> None:
+    """A bound such as 2500.5 is read by the router, and goes on to the target as text."""
+    seen: list[dict[str, Any]] = []
+    rig = Rig(lambda arguments: seen.append(arguments) or GOOD)
+    ((response, _),) = rig.answered(FakeRequest(params={"router_max_latency_ms": 2500.5}))[0]
+    assert not response.has_error()
+    assert seen[0]["parameters"] == {"router_max_latency_ms": "2500.5"}
+
+
 def test_what_cannot_be_read_is_not_the_targets_fault() -> None:
     """An id that is not UTF-8 is refused as the client's; no number of them sends a healthy target out."""
 
