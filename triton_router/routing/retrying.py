@@ -31,15 +31,17 @@ class Retrying:
         rules: How often a request may be tried, and what it may cost.
         budget: Grants retries and hedges.
         refused: Attempts that were not granted, by why: ``not_idempotent``, ``attempts``, ``sequence``, ``budget``,
-            ``no_target``.
+            ``hedges_off``, ``hedge_share``, ``no_target``.
+        asked: Requests that were decided, not counting what was tried again: what the budget is a share of.
     """
 
-    __slots__ = ("budget", "refused", "rules")
+    __slots__ = ("asked", "budget", "refused", "rules")
 
     def __init__(self, rules: Resilience) -> None:
         self.rules = rules
         self.budget = RetryBudget(rules.retry_share, rules.retry_burst, rules.hedge_share)
         self.refused: dict[str, int] = {}
+        self.asked = 0
 
     def go_by(self, rules: Resilience) -> None:
         """Grant by other rules from now on."""
@@ -60,7 +62,19 @@ class Retrying:
         """Count an attempt that is not granted."""
         self.refused[why] = self.refused.get(why, 0) + 1
 
-    def risk(self, requests: int, now: float) -> float:
+    def grants(self, now: float, *, hedge: bool) -> bool:
+        """Take one attempt out of the budget, or count that it was refused; ``now`` in monotonic seconds."""
+        take = self.budget.take_for_hedge if hedge else self.budget.take
+        is_granted = take(self.asked, now)
+        if not is_granted:
+            self.refuse("hedge_share" if hedge else "budget")
+        return is_granted
+
+    def left(self, now: float) -> float:
+        """Return how many retries are at hand; ``now`` in monotonic seconds. Asking tells the budget of the traffic."""
+        return self.budget.left(self.asked, now)
+
+    def risk(self, now: float) -> float:
         """Return how many requests may be risked at targets that may fail: each would be saved by a retry.
 
         Half of the burst is kept for what nobody foresees. Infinite where nothing is tried again: there is nothing to
@@ -69,7 +83,7 @@ class Retrying:
         rules = self.rules
         if not rules.idempotent or rules.attempts == 1 or not (rules.retry_share or rules.retry_burst):
             return inf
-        return self.budget.left(requests, now) - rules.retry_burst / 2.0
+        return self.left(now) - rules.retry_burst / 2.0
 
     def overdue_ms(self, profile: TargetProfile, expected_ms: float) -> float:
         """Return after how long an attempt is given up."""

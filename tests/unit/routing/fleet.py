@@ -13,7 +13,7 @@ from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Target, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from triton_router.routing.types import RoutingDecision
 
@@ -38,6 +38,7 @@ def engine(
     parameters: Mapping[str, float] | None = None,
     rules: RoutingRules | None = None,
     log_propensities: bool = False,
+    rng: Callable[[], float] | None = None,
 ) -> RoutingEngine:
     """Return an engine whose targets' speeds are known from build time."""
     return RoutingEngine(
@@ -54,7 +55,7 @@ def engine(
         ],
         policy_named(policy, parameters),
         rules=rules or RoutingRules(),
-        rng=random.Random(12).random,
+        rng=rng or random.Random(12).random,
         log_propensities=log_propensities,
     )
 

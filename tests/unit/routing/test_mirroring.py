@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import TYPE_CHECKING
 
 from tests.unit.routing.fleet import REQUEST, Spec, engine, served
@@ -82,9 +82,11 @@ def test_many_routers_do_not_all_look_at_the_same_target() -> None:
     first = set()
     for seed in range(30):
         subject = engine(
-            Spec("ours", 1.0), *(Spec(f"other{i}", 30.0) for i in range(4)), rules=RoutingRules(mirror=0.01)
+            Spec("ours", 1.0),
+            *(Spec(f"other{i}", 30.0) for i in range(4)),
+            rules=RoutingRules(mirror=0.01),
+            rng=repeat((seed % 10) / 10.0).__next__,
         )
-        subject._rng = iter([(seed % 10) / 10.0] * 50).__next__
         copy = subject.mirror(served(subject, 1.0, 0.0, FREE))
         assert copy is not None
         first.add(copy.target.name)

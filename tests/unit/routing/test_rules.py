@@ -166,7 +166,7 @@ def test_logged_propensities_are_true(policy: str) -> None:
         decision = subject.decide(context, 0.0)
         claimed[decision.target.name] = decision.propensity
         counts[decision.target.name] += 1
-        subject._release(decision, _CANCELLED, 0.0)
+        subject.finish(decision, _CANCELLED, 0.0)
     assert sum(claimed.values()) == pytest.approx(1.0)
     for name, p in claimed.items():
         assert abs(counts[name] - 30_000 * p) <= 4.5 * (30_000 * p * (1 - p)) ** 0.5 + 1e-9
