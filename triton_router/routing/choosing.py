@@ -191,8 +191,8 @@ class Chooser:
         rejections: list[Rejection] = []
         if context.is_constrained:
             able, rejections = selection.constrained(context, able, now)
-            if not able:
-                return able, rejections, "refused"
+        if not able:
+            return able, rejections, "refused"
         kept, reason = able, "policy"
         if not self._watch.all_well or (self._roster.in_flight >= self._least_cap and filters.full(context, able, now)):
             kept, reason = self._in_a_state_to_serve(context, able, now, rejections)

@@ -204,6 +204,16 @@ def test_an_explanation_of_an_impossible_request_says_so() -> None:
     assert all(target.rejected for target in explanation.targets)
 
 
+def test_where_nobody_can_be_chosen_a_latency_bound_changes_nothing() -> None:
+    """With every target excluded, a request is refused and explained the same way whether or not it has a bound."""
+    subject = engine(*FLEET, rules=RoutingRules(excluded_backends=(CPU, GPU, ANE)))
+    for context in (REQUEST, replace(REQUEST, max_latency_ms=10.0)):
+        with pytest.raises(RequestError, match="cpu: backend excluded"):
+            subject.decide(context, 0.0)
+        explanation = subject.explain(context, 0.0)
+        assert (explanation.chosen, explanation.reason) == (None, "refused")
+
+
 def test_a_resting_target_stays_out_while_another_is_being_tried() -> None:
     """With one target resting and the other of unknown speed and busy, requests go to the one that has not failed."""
     subject = engine(Spec("failing", 5.0), Spec("unknown", None))
