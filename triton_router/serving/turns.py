@@ -11,17 +11,16 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError
+from triton_router.serving.waiting_room import demand_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triton_router.serving.answering import Answering
     from triton_router.serving.exchange import Exchange
-    from triton_router.serving.waiting_room import WaitingRoom
+    from triton_router.serving.waiting_room import Demand, WaitingRoom
 
 _MOST_TOKENS = 256
-_TRIES = 4
-"""Requests that one token tries: what the first may not have, because of what it demands, the next may."""
 
 
 class Turns:
@@ -72,15 +71,16 @@ class Turns:
             self._tokens -= 1
             self._trying += 1
         released = self._released
-        refused: list[Exchange] = []
+        # Of each demand one is tried: what the first may not have, because of what it demands, another may.
+        refused: dict[Demand, Exchange] = {}
         serve: Callable[[], None] | None = None
-        while serve is None and len(refused) < _TRIES and (exchange := self._room.take()) is not None:
+        while serve is None and (exchange := self._room.take(refused)) is not None:
             try:
                 serve = self._start(exchange)
             except AllFullError:
-                refused.append(exchange)
+                refused[demand_of(exchange)] = exchange
         with self._lock:
-            for exchange in refused:
+            for exchange in refused.values():
                 self._room.put(exchange)
             self._trying -= 1
             # What is being tried is not in the room, and wants to know of every slot that becomes free meanwhile.

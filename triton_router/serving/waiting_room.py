@@ -11,7 +11,18 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from triton_router.routing.types import Backend
     from triton_router.serving.exchange import Exchange
+
+    Demand = frozenset[Backend] | None
+    _Entry = tuple[int, float, int, Exchange]
+
+
+def demand_of(exchange: Exchange) -> Demand:
+    """Return what decides who can serve a request: where no target has room for one, none has for its like."""
+    return exchange.context.allowed_backends
 
 
 class WaitingRoom:
@@ -19,34 +30,45 @@ class WaitingRoom:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._heap: list[tuple[int, float, int, Exchange]] = []
+        # By their demand: there are as many as there are sets of backends, and those stay.
+        self._heaps: dict[Demand, list[_Entry]] = {}
+        self._waiting = 0
         self._arrivals = 0
 
     def __len__(self) -> int:
         """Return how many wait, those that were answered meanwhile included until they are swept out."""
-        return len(self._heap)
+        return self._waiting
 
     def put(self, exchange: Exchange) -> None:
         """Have a request wait."""
         with self._lock:
             self._arrivals += 1
+            self._waiting += 1
             exchange.is_waiting = True
-            heappush(self._heap, (-exchange.priority, exchange.taken_at, self._arrivals, exchange))
+            heap = self._heaps.setdefault(demand_of(exchange), [])
+            heappush(heap, (-exchange.priority, exchange.taken_at, self._arrivals, exchange))
 
-    def take(self) -> Exchange | None:
-        """Return the request whose turn it is; None if none waits."""
+    def take(self, without: Collection[Demand] = ()) -> Exchange | None:
+        """Return the request whose turn it is; None if none waits but those that demand what others got in vain."""
         with self._lock:
-            while self._heap:
-                exchange = heappop(self._heap)[-1]
+            heaps = [heap for demand, heap in self._heaps.items() if heap and demand not in without]
+            while heaps:
+                heap = min(heaps)
+                exchange = heappop(heap)[-1]
+                self._waiting -= 1
                 exchange.is_waiting = False
                 if not exchange.is_answered:
                     return exchange
+                if not heap:
+                    heaps.remove(heap)
         return None
 
     def sweep(self) -> None:
         """Let go of the requests that were answered while they waited."""
         with self._lock:
-            waiting = [entry for entry in self._heap if not entry[-1].is_answered]
-            if len(waiting) < len(self._heap):
-                heapify(waiting)
-                self._heap = waiting
+            for demand, heap in self._heaps.items():
+                waiting = [entry for entry in heap if not entry[-1].is_answered]
+                if len(waiting) < len(heap):
+                    heapify(waiting)
+                    self._heaps[demand] = waiting
+                    self._waiting -= len(heap) - len(waiting)

@@ -12,12 +12,12 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.resilience import Resilience
 from triton_router.routing.rules import RoutingRules
-from triton_router.routing.types import Target
+from triton_router.routing.types import Backend, Target
 from triton_router.serving.assembly import Way, assembled
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from triton_router.routing.types import Outcome, RoutingDecision
 
@@ -44,6 +44,7 @@ class Rig:
         targets: int = 2,
         resilience: Resilience | None = None,
         alone_ms: float = 0.5,
+        backends: Sequence[Backend] = (),
         **way: Any,
     ) -> None:
         self.calls: list[str] = []
@@ -57,7 +58,10 @@ class Rig:
         stub: Any = FakeStub(called)
         self.engine = RoutingEngine(
             # The first is the fastest and is taken first; the others follow.
-            [(Target(f"t{i}", f"t{i}"), TargetProfile([(16, alone_ms * (i + 1))])) for i in range(targets)],
+            [
+                (Target(f"t{i}", f"t{i}", backend=backend), TargetProfile([(16, alone_ms * (i + 1))]))
+                for i, backend in enumerate(backends or [Backend.CPU] * targets)
+            ],
             policy_named("latency"),
             rules=RoutingRules(explore=0.0, mirror=0.0, resilience=resilience or Resilience(retry_burst=1000)),
             rng=random.Random(8).random,

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, message_of, until
 from triton_router.config.resilience_settings import QueueConfig
 from triton_router.routing.resilience import Resilience
+from triton_router.routing.types import Backend
 from triton_router.serving.call_lane import CallLane
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse, TritonError
 
@@ -210,6 +211,25 @@ def test_who_needs_a_full_target_keeps_nobody_else_waiting() -> None:
     assert all(answer.output_tensors() for answer in rig.answered(*others))
     gate.open()
     answer_of(held)
+    assert rig.closed() == {}
+
+
+def test_many_who_need_a_full_target_keep_nobody_else_waiting() -> None:
+    """However many wait for the backend of a target that hangs, whoever may be served elsewhere is."""
+    gate = Gate()
+    rig = Rig(
+        lambda name, _: gate(GOOD) if name == "t0" else GOOD,
+        resilience=Resilience(retry_burst=1000, caps={"t0": 1}),
+        backends=(Backend.GPU, Backend.CPU),
+    )
+    picky = [FakeRequest(params={"router_backends": "gpu"}) for _ in range(12)]
+    rig.execute(*picky)
+    until(lambda: rig.calls == ["t0"])
+    others = [FakeRequest() for _ in range(5)]
+    assert all(answer.output_tensors() for answer in rig.answered(*others))
+    assert not any(request.answers for request in picky)
+    gate.open()
+    assert all(answer_of(request).output_tensors() for request in picky)
     assert rig.closed() == {}
 
 
