@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from triton_router.errors import OverloadedError
 
 if TYPE_CHECKING:
+    from triton_router.errors import AllFullError
     from triton_router.serving.answering import Answering
     from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.resilience_counts import ResilienceCounts
@@ -97,6 +98,15 @@ class Admission:
                 f"no target is expected to answer in less than {decision.expected_latency_ms:.0f} ms, with what is in "
                 "flight",
             )
+
+    def refusal_of_sequence(self, error: AllFullError) -> OverloadedError:
+        """Return what the client hears of a sequence that no target has room for, and count it."""
+        self._counts.add("refused_full")
+        return OverloadedError(
+            error.message,
+            retry_after_ms=self.retry_after_ms(),
+            hint="begin the sequence again after that time, or raise max_in_flight in router.yaml",
+        )
 
     def retry_after_ms(self) -> float:
         """Return after how long another try is worth it: when what is under way now will have been answered."""

@@ -130,8 +130,11 @@ class Answering:
         return self._pool.offer(job)
 
     def refuse(self, sender: ResponseSender, error: Exception) -> None:
-        """Answer a request that was not begun."""
-        self._relay.send_last(sender, self.response_for(error))
+        """Answer a request that was not begun. Never raises: others of its execution may have been."""
+        try:
+            self._relay.send_last(sender, self.response_for(error))
+        except Exception as problem:  # noqa: BLE001 - as when an answer is sent
+            self._send_instead(sender, problem)
 
     def response_for(self, error: Exception) -> Response:
         """Return the response for an error of the router's own, foreseen or not."""
@@ -180,7 +183,7 @@ class Answering:
     def answer_cancelled(self, exchange: Exchange) -> None:
         """Answer a request whose client has left."""
         if exchange.claim():
-            self.answer(exchange, self._cancelled()[1])
+            self.answer(exchange, self.cancelled()[1])
 
     def is_cancelled(self, attempt: Attempt, after_s: float) -> bool:
         """Whether the client of a request that has waited so long already, in seconds, has left."""
@@ -188,7 +191,7 @@ class Answering:
 
     def cancel(self, attempt: Attempt) -> None:
         """End an attempt whose client has left."""
-        self.ended(attempt, *self._cancelled())
+        self.ended(attempt, *self.cancelled())
 
     def drop(self, attempt: Attempt) -> None:
         """End an attempt that never reached its target, whose exchange is answered by somebody else."""
@@ -335,7 +338,8 @@ class Answering:
             if attempt.has_ended:  # perhaps only just: whoever ended it may have looked before it was noted
                 self._abandoned.pop(attempt, None)
 
-    def _cancelled(self) -> tuple[Verdict, Response]:
+    def cancelled(self) -> tuple[Verdict, Response]:
+        """Return the verdict and the response for a request whose client has left."""
         error = RequestCancelledError("the client cancelled the request before it reached a target")
         return Verdict.CANCELLED, self._relay.refused(error)
 
@@ -349,9 +353,13 @@ class Answering:
                 last = self._relay.explained(last, exchange.explanation, winner.decision.target.name)
             self._relay.send_last(sender, last)
         except Exception as error:  # noqa: BLE001 - /dev/shm may be full; a short error may still fit
-            traceback.print_exc()
-            with contextlib.suppress(Exception):  # nothing is left to try
-                self._relay.send_last(sender, self._relay.broken(error))
+            self._send_instead(sender, error)
+
+    def _send_instead(self, sender: ResponseSender, error: Exception) -> None:
+        """Tell a client why its last response could not be sent."""
+        traceback.print_exc()
+        with contextlib.suppress(Exception):  # nothing is left to try
+            self._relay.send_last(sender, self._relay.broken(error))
 
 
 def _nothing() -> None:

@@ -170,8 +170,16 @@ class Dispatcher:
         if exchange.explanation is not None or not self._gate.is_short(attempt.decision.expected_latency_ms):
             self._take(request, attempt)
             return None
+        return self._called_inline(request, attempt)
+
+    def _called_inline(self, request: Request, attempt: Attempt) -> Response | None:
+        """Call the target of a request that is served inline and return the answer; None if another is asked."""
+        exchange = attempt.exchange
         self.mirrors.take(attempt)
         verdict, response = self._answering.call(attempt)
+        if response is None:  # its client left before the target was asked
+            self._answering.drop(attempt)
+            return self._answering.cancelled()[1]
         if verdict is Verdict.TARGET_ERROR and self.failover.is_possible(exchange):
             exchange.sender = request.get_response_sender()
             self._answering.begin(exchange)
@@ -256,7 +264,11 @@ class Dispatcher:
         exchange.sender = sender
         exchange.is_pinned = True
         self.admission.admit(exchange)
-        attempt = self._decided(exchange, exchange.taken_at)
+        try:
+            attempt = self._decided(exchange, exchange.taken_at)
+        except AllFullError as error:
+            # Only its first request meets that. It is not put off: those that follow come in order behind it.
+            raise self.admission.refusal_of_sequence(error) from error
         lane.target = attempt.decision.target.name
         self._answering.begin(exchange)
         if self._sequences.enqueue(lane, attempt):

@@ -188,6 +188,24 @@ def test_an_answer_that_does_not_fit_becomes_an_error_that_does() -> None:
     assert rig.counts() == none_but(succeeded=1)
 
 
+def test_a_refusal_that_cannot_be_sent_ends_nothing_else() -> None:
+    """What cannot be sent when a request is refused never leaves execute(): others of it are under way."""
+
+    class Full(FakeRequest):
+        def send(self, response: Any = None, flags: int = 0) -> None:
+            if "goal" in response.error().message():
+                raise RuntimeError("Failed to increase the shared memory pool size")
+            super().send(response, flags)
+
+    rig = Rig(lambda _: GOOD)
+    (response, _), (good, _) = (
+        answers[-1] for answers in rig.answered(Full(params={"router_goal": "nonsense"}), FakeRequest())
+    )
+    assert "shared memory" in response.error().message()
+    assert not good.has_error()
+    assert rig.counts() == none_but(succeeded=1)
+
+
 def test_no_slot_is_lost_when_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without threads every request is answered with an error and its slot released."""
 

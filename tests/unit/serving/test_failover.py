@@ -11,11 +11,14 @@ import pytest
 from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, error, message_of, until
 from triton_router.config.resilience_settings import HedgeConfig, RetryConfig
 from triton_router.routing.resilience import Resilience
+from triton_router.serving.answering import STALE_S
 from triton_router.serving.call_lane import CallLane
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from triton_router.routing.types import RoutingContext, RoutingDecision
 
 WRONG = "[request id: 1] unexpected shape for input 'X' for model 'm'. Expected [-1], got [2,2]"
 OVERDUE = Resilience(retry_burst=1000, overdue_ms=20.0)
@@ -105,6 +108,29 @@ def test_a_lone_request_served_inline_is_retried_too() -> None:
     assert rig.dispatcher.execute([request]) is None
     assert answer_of(request).output_tensors()
     assert rig.closed() == {"retries": 1, "retries_helped": 1}
+
+
+def test_a_lone_client_that_left_before_its_target_was_asked_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long deciding took, whoever is served in execute() gets an answer from it."""
+    rig = Rig(lambda _, __: GOOD, inline=True)
+    for _ in range(20):
+        request = FakeRequest()
+        if rig.dispatcher.execute([request]) is None:
+            answer_of(request)
+    decide = rig.engine.decide
+
+    def slowly(context: RoutingContext, now: float) -> RoutingDecision:
+        time.sleep(2 * STALE_S)
+        return decide(context, now)
+
+    monkeypatch.setattr(rig.engine, "decide", slowly)
+    calls = len(rig.calls)
+    answers = rig.dispatcher.execute([FakeRequest(cancelled=True)])
+    assert answers is not None
+    assert "cancelled" in message_of(answers[0])
+    assert len(rig.calls) == calls
+    assert rig.verdicts()[-1][-1] == "cancelled"
+    assert rig.closed() == {}
 
 
 def test_a_cancelled_request_is_not_retried() -> None:

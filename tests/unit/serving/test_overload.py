@@ -233,6 +233,19 @@ def test_many_who_need_a_full_target_keep_nobody_else_waiting() -> None:
     assert rig.closed() == {}
 
 
+def test_a_sequence_that_nobody_has_room_for_is_refused_by_name() -> None:
+    """Its first request is told when to come back; one that a target holds goes on whatever is in flight."""
+    gate = Gate()
+    rig = Rig(lambda _, __: gate(GOOD), targets=1, resilience=Resilience(retry_burst=1000, caps={"t0": 1}))
+    first, other, second = (FakeRequest(correlation=n, sequence_flags=flags) for n, flags in ((1, 1), (2, 1), (1, 0)))
+    rig.execute(first, other, second)
+    assert REFUSAL.fullmatch(message_of(answer_of(other)))
+    gate.open()
+    assert answer_of(first).output_tensors()
+    assert answer_of(second).output_tensors()
+    assert rig.closed() == {"refused_full": 1}
+
+
 def test_what_was_answered_while_it_waited_is_let_go_of() -> None:
     """Behind a target that hangs, requests whose time has passed do not pile up."""
     gate = Gate()
