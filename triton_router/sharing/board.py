@@ -176,7 +176,7 @@ class Peer:
         told = self._words[self._at + layout.TOLD]
         until, self._whole = self._whole, told
         # The one behind the newest may be written over right now.
-        first = max(self._heard + 1, told + 2 - layout.ANSWERS)
+        first = max(self._heard + 1, max(told, until) + 2 - layout.ANSWERS)
         found = [answer for number in range(first, until + 1) if (answer := self._answer(number)) is not None]
         self._heard = max(self._heard, until)
         return found

@@ -18,6 +18,7 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision, Target, Verdict
 from triton_router.sharing import layout
+from triton_router.sharing.board import Peer
 from triton_router.sharing.instances import Instances
 from triton_router.sharing.shared_file import SharedFile
 
@@ -308,6 +309,20 @@ def test_nonsense_of_a_peer_is_not_believed(path: Path, join: Callable[..., Inst
         file.close()
     assert in_flight(one)["a"] < layout.MOST_IN_FLIGHT
     assert all(target.latency.count == 0 for target in one.snapshot(time.monotonic()))
+
+
+def test_a_peer_that_takes_back_what_it_told_keeps_nobody_busy(path: Path) -> None:
+    """Its count of answers leaps ahead and falls back: of the trillions between nothing is read but what has room."""
+    path.parent.mkdir(mode=0o700)
+    file = SharedFile(path, SERVER)
+    try:
+        told = layout.slot_at(file.slot) + layout.TOLD
+        peer = Peer(file, file.slot, 0, shares_targets=True)
+        for number in (1 << 40, 3, 5, 1 << 50, 0, 0):
+            file.words[told] = number
+            assert peer.answers() == []
+    finally:
+        file.close()
 
 
 def test_where_nothing_can_be_shared_the_instance_serves_alone(path: Path) -> None:
