@@ -141,11 +141,15 @@ class StubDeaths:
     """Tells the deaths of stubs from their ordinary ends, one look after the other; pure.
 
     A place (a model's version and an instance's name) whose process has died is dead until another process takes it,
-    or the model is no longer said to be ready.
+    the model is no longer said to be ready, or all its processes are new: it was loaded again, with other instances.
     """
 
     _places: dict[tuple[str, int, str], Stub] = field(default_factory=dict[tuple[str, int, str], Stub])
     _dead: dict[tuple[str, int, str], Death] = field(default_factory=dict[tuple[str, int, str], Death])
+    # The live processes of its model and version when it died.
+    _survivors: dict[tuple[str, int, str], frozenset[int]] = field(
+        default_factory=dict[tuple[str, int, str], frozenset[int]]
+    )
     _suspects: dict[int, int] = field(default_factory=dict[int, int])
 
     def update(self, seen: Seen, is_ready: Callable[[str, int], bool | None]) -> list[Death]:
@@ -157,13 +161,16 @@ class StubDeaths:
                 asked only about models that have lost a process.
         """
         live = {_place(stub): stub for stub in seen.live if not _only_completes(stub)}
-        models = {(model, version) for model, version, _ in live}
+        pids: dict[tuple[str, int], set[int]] = {}
+        for place, stub in live.items():
+            pids.setdefault(place[:2], set()).add(stub.pid)
         for place, former in list(self._places.items()):
+            others = pids.get(place[:2], set())
             if place in live:
-                self._dead.pop(place, None)
-                continue
-            if place in self._dead or self._has_died(former, seen, alone=place[:2] not in models):
-                if is_ready(place[0], place[1]) is False:
+                self._revive(place)
+            elif place in self._dead or self._has_died(former, seen, alone=not others):
+                survivors = self._survivors.setdefault(place, frozenset(others))
+                if (others and not others & survivors) or is_ready(place[0], place[1]) is False:
                     self._forget(place)
                 else:
                     self._dead.setdefault(place, Death(former, seen.ended.get(former.pid, 0)))
@@ -186,8 +193,12 @@ class StubDeaths:
 
     def _forget(self, place: tuple[str, int, str]) -> None:
         former = self._places.pop(place)
-        self._dead.pop(place, None)
+        self._revive(place)
         self._suspects.pop(former.pid, None)
+
+    def _revive(self, place: tuple[str, int, str]) -> None:
+        self._dead.pop(place, None)
+        self._survivors.pop(place, None)
 
     def _is_known(self, pid: int) -> bool:
         return any(stub.pid == pid for stub in self._places.values())

@@ -41,6 +41,19 @@ def test_a_killed_process_is_dead_at_the_first_look_until_another_takes_its_plac
     assert words(deaths, Seen([stub(2, "m_0_1"), stub(3)], {1: KILLED})) == []
 
 
+@pytest.mark.parametrize("before", [("m_0_0",), ("m_0_0", "m_0_1")])
+def test_a_death_is_over_once_the_model_was_loaded_with_other_instances(before: tuple[str, ...]) -> None:
+    """Nobody takes the place of one that is not there any more; all others are new, though."""
+    deaths = StubDeaths()
+    first, *others = [stub(pid, instance) for pid, instance in enumerate(before, 1)]
+    words(deaths, Seen([first, *others], {}))
+    assert words(deaths, Seen(others, {1: KILLED})) == ["process 1 of m_0_0 was ended by SIGKILL"]
+    reloaded = stub(9, "m_cpu_0_0")
+    assert bool(words(deaths, Seen([*others, reloaded], {1: KILLED}))) == bool(others), "while it is being reloaded"
+    for _ in range(5):
+        assert words(deaths, Seen([reloaded], {1: KILLED})) == []
+
+
 def test_an_unload_is_no_death() -> None:
     """A process that ends while its model is not ready was ended by Triton."""
     deaths = StubDeaths()
