@@ -84,9 +84,10 @@ class Answering:
         """Requests begun and not yet answered."""
         return len(self._under_way)
 
-    def resize(self, limit: int) -> None:
-        """Have at most so many calls in flight from now on."""
+    def go_by(self, limit: int, *, compares: bool) -> None:
+        """Have at most so many calls in flight from now on; ``compares`` as `Relay` knows it."""
         self._pool.resize(limit)
+        self._relay.compares = compares
 
     def exchanges(self) -> list[Exchange]:
         """Return the requests begun and not yet answered."""

@@ -79,6 +79,11 @@ class Way:
     queue: QueueConfig = field(default_factory=QueueConfig)
 
     @property
+    def compares(self) -> bool:
+        """Whether one target that leaves outputs out can be told from a model that has none to give."""
+        return self.targets > 1
+
+    @property
     def retries(self) -> bool:
         """Whether there is anything else to try when a target fails."""
         return self.retry.idempotent and self.retry.attempts > 1 and self.targets > 1
@@ -144,7 +149,7 @@ def assembled(
     """
     clock = time.monotonic
     forwarder = Forwarder(stub, batched=way.batched, explains=way.explains, clock=clock)
-    relay = Relay(stub, forwarder, streaming=way.streaming, compares=way.targets > 1, clock=clock)
+    relay = Relay(stub, forwarder, streaming=way.streaming, compares=way.compares, clock=clock)
     counts = ResilienceCounts()
     failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)
     answering = Answering(finish, relay, WorkerPool(way.workers, name="dispatch"), failover, counts, clock=clock)
@@ -191,7 +196,7 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
     }
     lanes = _lanes(config, model_config["max_batch_size"], kept)
     way = way_of(config, model_config)
-    serving.reconfigure(way.workers, lanes, inline=way.inline)
+    serving.reconfigure(way.workers, lanes, inline=way.inline, compares=way.compares)
     serving.failover.go_by(retries=way.retries, hedges=way.hedges)
     serving.mirrors.enabled = way.retry.idempotent
     serving.bounds.go_by(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)

@@ -114,15 +114,16 @@ class Dispatcher:
         """The lanes of merged calls, by name of the target."""
         return self._merging.lanes
 
-    def reconfigure(self, max_concurrency: int, lanes: Mapping[str, CallLane], *, inline: bool) -> None:
+    def reconfigure(self, max_concurrency: int, lanes: Mapping[str, CallLane], *, inline: bool, compares: bool) -> None:
         """Serve further requests by other settings; those under way are not touched.
 
         Args:
             max_concurrency: Most calls in flight at once.
             lanes: For merged calls, by name of the target.
             inline: Whether a lone request may be served without a thread.
+            compares: Whether there are several targets, to tell by which of them leaves outputs out.
         """
-        self._answering.resize(max_concurrency)
+        self._answering.go_by(max_concurrency, compares=compares)
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 

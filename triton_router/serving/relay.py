@@ -42,6 +42,9 @@ class Relay:
         clock: Monotonic seconds.
         compares: Whether there are several targets, so that one that leaves outputs out can be told from a model that
             has none to give.
+
+    Attributes:
+        compares: As passed; it may be changed while requests are served.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class Relay:
         self._stub = stub
         self._forwarder = forwarder
         self._clock = clock
-        self._compares = compares
+        self.compares = compares
         # What several targets left out of their answers to the same request.
         self._optional: set[frozenset[str]] = set()
         self._final = stub.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -114,7 +117,7 @@ class Relay:
         """
         if response.has_error():
             return self._relayed_error(response.error())
-        if self._compares and len(response.output_tensors()) < len(outputs) and self._lacks(response, outputs):
+        if self.compares and len(response.output_tensors()) < len(outputs) and self._lacks(response, outputs):
             return Verdict.TARGET_ERROR, response
         return Verdict.SUCCESS, response
 

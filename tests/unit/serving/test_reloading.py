@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.unit.serving.failing_targets import Rig
 from triton_router.config.loading import parse_yaml
 from triton_router.config.router_config import validate_router_config
 from triton_router.config.running_changes import NEED_RELOAD, refuse_unfollowable
@@ -13,10 +14,12 @@ from triton_router.errors import ConfigError
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Target
+from triton_router.serving import assembly
 from triton_router.serving.assembly import Way, assembled, way_of
 from triton_router.serving.reloading import Reloading
-from triton_router.testing.fake_stub import FakeRequest, FakeStub, InferenceResponse
+from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +31,12 @@ ONE = "targets: [{name: a, model: a}]\n"
 
 def config(text: str) -> RouterConfig:
     return validate_router_config(parse_yaml(ONE + text, source="router.yaml"))
+
+
+def several(targets: int) -> RouterConfig:
+    lines = [f"  - {{name: t{i}, model: t{i}}}" for i in range(targets)]
+    text = "\n".join(["dispatch: {inline: false}", "targets:", *lines])
+    return validate_router_config(parse_yaml(text, source="router.yaml"))
 
 
 class Edited:
@@ -121,6 +130,27 @@ def test_what_needs_a_reload_is_refused(key: str, text: str) -> None:
     assert "reload the model" in refused.value.hint
     assert key in NEED_RELOAD
     refuse_unfollowable(config(text), config(text + "\npolicy: random\nmerge: {enabled: false}"), "router.yaml")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_what_a_target_leaves_out_is_judged_by_the_targets_there_are(before: int, after: int) -> None:
+    """One that comes by an edit supplies the outputs that another lacks; one that is left alone is as it is."""
+
+    def serve(name: str, _: dict[str, Any]) -> InferenceResponse:
+        return InferenceResponse([FakeTensor("Y")] if name == "t0" else [FakeTensor("Y"), FakeTensor("Z")])
+
+    rig = Rig(serve, targets=before)
+    rig.engine.reconfigure(
+        policy_named("latency"),
+        RoutingRules(explore=0.0, mirror=0.0),
+        [(Target(f"t{i}", f"t{i}"), TargetProfile([(16, i + 1.0)])) for i in range(after)],
+        kept={"t0"},
+    )
+    assembly.reconfigure(rig.dispatcher, several(before), several(after), {"max_batch_size": 0})
+    for _ in range(5):
+        (response,) = rig.answered(FakeRequest(outputs=frozenset({"Y", "Z"})))
+        assert len(response.output_tensors()) == after
+    assert bool(rig.engine.snapshot(0.0)[0].failed) == (after > 1)
 
 
 def test_sequences_need_one_instance_or_a_sequence_batcher() -> None:
