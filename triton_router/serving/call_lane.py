@@ -97,6 +97,10 @@ class CallLane:
         with self._lock:
             self._limit = limit
 
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight, so that nothing waits either."""
+        return self._in_flight == 0
+
     def enter(self) -> bool:
         """Take a slot for one request, if there is one; whoever got it calls `leave` after the call."""
         with self._lock:

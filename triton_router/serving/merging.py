@@ -151,6 +151,8 @@ class Merging:
         self._warn = warn
         self._clock = clock
         self._lately: deque[str] = deque(maxlen=_REMEMBERED)
+        # Lanes that are used no more, while anything is in flight or waits there.
+        self._replaced: list[CallLane] = []
         self._lock = Lock()
 
     @property
@@ -160,6 +162,8 @@ class Merging:
 
     def use(self, lanes: Mapping[str, CallLane]) -> None:
         """Take further requests through these lanes. Those that wait at another one are served by it."""
+        with self._lock:
+            self._replaced += [lane for lane in self._lanes.values() if lane not in lanes.values()]
         self._lanes = lanes
 
     def counts(self) -> dict[str, dict[str, float]]:
@@ -189,9 +193,12 @@ class Merging:
 
     def sweep(self) -> None:
         """Let go of the requests that were answered while they waited; to be called regularly."""
-        for lane in self._lanes.values():
+        for lane in (*self._lanes.values(), *self._replaced):
             for request in lane.sweep():
                 self._answering.drop(request.attempt)
+        if self._replaced:
+            with self._lock:
+                self._replaced = [lane for lane in self._replaced if not lane.is_idle()]
 
     def _take(self, attempt: Attempt, *, begins: bool) -> bool:
         lane = self._lanes.get(attempt.decision.target.name)

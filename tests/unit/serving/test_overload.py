@@ -283,6 +283,27 @@ def test_a_merged_target_that_hangs_keeps_nobody_in_memory() -> None:
     assert rig.closed() == {"deadline_errors_target": 50}
 
 
+def test_a_lane_that_an_edit_replaced_keeps_nobody_in_memory_either() -> None:
+    """What waits at a target that hangs is let go of when it was answered, although others go another way by now."""
+    gate = Gate()
+
+    def serve(_: str, arguments: dict[str, Any]) -> Any:
+        return gate(InferenceResponse([FakeTensor.of("Y", arguments["inputs"][0].as_numpy())]))
+
+    rig = Rig(serve, targets=1, lanes={"t0": CallLane(limit=1, max_rows=16)}, queue=QueueConfig(reject_late=False))
+    tensors = (FakeTensor.of("X", np.ones((1, 16), np.float32)),)
+    rig.execute(busy := FakeRequest(tensors=tensors))
+    waiting = [FakeRequest(tensors=tensors, timeout_us=20_000) for _ in range(50)]
+    rig.execute(*waiting)
+    rig.dispatcher.reconfigure(8, {}, inline=False, compares=False)
+    for request in waiting:
+        answer_of(request)
+    until(lambda: rig.engine.snapshot(0.0)[0].in_flight == 1)
+    gate.open()
+    answer_of(busy)
+    assert rig.closed() == {"deadline_errors_target": 50}
+
+
 def test_waiting_requests_are_not_copied() -> None:
     """Where requests may be executed once only, there are no copies to learn from either."""
     rig = Rig(lambda _, __: GOOD, resilience=Resilience(idempotent=False))
