@@ -252,7 +252,7 @@ class Verdict(Enum):
     """The request was at fault: says nothing about the target's health."""
     TARGET_ERROR = "target_error"
     CANCELLED = "cancelled"
-    """The client left: says nothing about the target, and its time is not learned."""
+    """The client left, or its time was over in the target's queue: says nothing about the target, nor of its speed."""
 
 
 class Outcome(NamedTuple):

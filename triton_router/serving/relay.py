@@ -9,7 +9,7 @@ from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
 from triton_router.serving.exchange import NOT_SENT
 from triton_router.serving.explanation_json import as_json
-from triton_router.serving.target_errors import code_of, own_words
+from triton_router.serving.target_errors import code_of, has_expired, own_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,6 +24,8 @@ EXPLANATION_PARAMETER = "router_explanation"
 """Response parameter that carries the explanation that ``router_explain`` asked for, as JSON."""
 _LOOK_EVERY_S = 0.05
 """How often a stream asks whether its client is still there; asking takes 85 us."""
+_TIMEOUT_SLACK_US = 1000
+"""A request that a target's queue gave up so shortly before its own time is over was given up for that."""
 
 
 def parameters_of(response: Response) -> dict[str, object]:
@@ -126,7 +128,7 @@ class Relay:
         request = self._forwarder.request_for(attempt.decision.target, exchange)
         if request is None:
             return NOT_SENT
-        return self.relayed(request.exec(), exchange.outputs)
+        return self._in_its_time(exchange, *self.relayed(request.exec(), exchange.outputs))
 
     def _stream(self, attempt: Attempt) -> tuple[Verdict, Response | None]:
         exchange = attempt.exchange
@@ -139,7 +141,7 @@ class Relay:
         look_at = self._clock() + _LOOK_EVERY_S
         for response in request.exec(decoupled=True):
             if response.has_error():
-                return self.relayed(response)
+                return self._in_its_time(exchange, *self.relayed(response))
             if self._clock() > look_at:
                 look_at = self._clock() + _LOOK_EVERY_S
                 is_wanted = is_wanted and not exchange.is_cancelled()
@@ -148,6 +150,14 @@ class Relay:
             if response.output_tensors() and is_wanted:
                 is_wanted = exchange.send_part(attempt, self.relayed(response)[1])
         return (Verdict.SUCCESS if is_wanted else Verdict.CANCELLED), None
+
+    def _in_its_time(self, exchange: Exchange, verdict: Verdict, response: Response) -> tuple[Verdict, Response]:
+        """Return an answer with its verdict: that the request's own ``timeout`` has passed is nobody's failure."""
+        if verdict is Verdict.TARGET_ERROR and exchange.timeout_us and response.has_error():
+            spent_us = (self._clock() - exchange.taken_at) * 1e6
+            if spent_us > exchange.timeout_us - _TIMEOUT_SLACK_US and has_expired(response.error().message()):
+                return Verdict.CANCELLED, response
+        return verdict, response
 
     def _lacks(self, response: Response, outputs: Collection[str]) -> bool:
         """Whether a good response lacks outputs that another target could be expected to have."""

@@ -44,6 +44,8 @@ _OF_THE_TARGET = re.compile(
     re.DOTALL,
 )
 
+_EXPIRED = re.compile(rf"{_REQUEST}Request timeout expired", re.DOTALL)
+
 _BATCH_LIMIT = re.compile(rf"{_REQUEST}inference request batch-size must be <= (\d{{1,9}}) for .*", re.DOTALL)
 
 
@@ -57,6 +59,11 @@ def batch_limit(message: str) -> int | None:
     """Return the most rows that the target takes in a call, where its error says so; else None."""
     found = _BATCH_LIMIT.fullmatch(own_words(message))
     return int(found[1]) if found else None
+
+
+def has_expired(message: str) -> bool:
+    """Whether an error says that a request was in the target's queue for longer than it or the queue allows."""
+    return _EXPIRED.fullmatch(own_words(message)) is not None
 
 
 def is_of_the_target(message: str) -> bool:

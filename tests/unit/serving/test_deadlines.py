@@ -110,6 +110,30 @@ def test_the_target_gets_the_time_that_is_left() -> None:
     assert rig.closed() == {"retries": 1, "retries_helped": 1}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_timeout_of_the_clients_own_is_no_failure_of_the_target(streaming: bool) -> None:
+    """Clients with little time neither send a target out nor use up retries; a queue's own limit is a failure still."""
+
+    def serve(name: str, arguments: dict[str, Any]) -> Any:
+        if name == "t1":
+            return [GOOD] if streaming else GOOD
+        time.sleep(arguments["timeout"] / 1e6)
+        expired = error("Request timeout expired", TritonError.UNAVAILABLE)
+        return [expired] if streaming else expired
+
+    rig = Rig(serve, deadline=DeadlineConfig(enforce=False), streaming=streaming)
+    for _ in range(5):
+        (response,) = rig.answered(FakeRequest(timeout_us=3000))
+        assert message_of(response) == "Request timeout expired"
+    rig.answered(FakeRequest())
+    assert rig.closed() == {"retries": 1, "retries_helped": 1}
+    assert rig.verdicts()[4:] == [
+        ("t0", "policy", "cancelled"),
+        ("t0", "policy", "target_error"),
+        ("t1", "retry", "success"),
+    ]
+
+
 def test_a_request_of_a_sequence_has_a_deadline_too() -> None:
     """It is answered in time; the sequence goes on in order behind the call that hangs."""
     gate = Gate()
