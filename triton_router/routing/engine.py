@@ -153,7 +153,10 @@ class RoutingEngine:
                 return
             decision.is_given_up = True
             candidate = decision.candidate
-            candidate.failed += decision.reason != "mirror"
+            if decision.reason == "mirror":
+                self._mirrors.end(decision.alone_ms)
+            else:
+                candidate.failed += 1
             candidate.profile.record_failure()
             self._watch.failed(decision, now)
 
@@ -194,7 +197,7 @@ class RoutingEngine:
             candidate = decision.candidate
             # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
             asked = decision.reason != "mirror"
-            if not asked:
+            if not asked and not decision.is_given_up:
                 self._mirrors.end(outcome.latency_ms)
             if decision.is_given_up:
                 # It was counted then. But how long an answer takes in the end should be known.

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from triton_router.serving.stub import StubModule
     from triton_router.telemetry.decision_log import DecisionLog
 
+_MIRRORS = 4
+"""Copies that may hang at their targets, all but one of them given up, before no more are made."""
 _NO_LANES: Mapping[str, CallLane] = {}
 
 
@@ -155,7 +157,7 @@ def assembled(
     answering = Answering(finish, relay, WorkerPool(way.workers, name="dispatch"), failover, counts, clock=clock)
     merging = Merging(way.lanes, MergedCalls(stub, forwarder, relay), answering, warn, clock=clock)
     # A thread of their own: a copy to a slow target must not keep a request from a worker.
-    mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(1, name="mirrors"), clock=clock)
+    mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(_MIRRORS, name="mirrors"), clock=clock)
     mirrors.enabled = way.retry.idempotent
     room = WaitingRoom()
     admission = Admission(

@@ -7,6 +7,7 @@ a request is answered, nothing may be asked of it.
 from __future__ import annotations
 
 import traceback
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.routing.types import Outcome, Verdict
@@ -61,12 +62,17 @@ class Mirrors:
         self._pool = pool
         self._clock = clock
         self.enabled = True
+        # The copy that was sent last, while it is out, and when it is to be given up: others are to be looked at then.
+        self._out: RoutingDecision | None = None
+        self._overdue_at = 0.0
+        self._lock = Lock()
 
     def take(self, attempt: Attempt) -> None:
         """Send a copy of a decided request on its way, if one is due."""
         if not self.enabled:
             return
         try:
+            self._give_up_if_overdue()
             decision = self._engine.mirror(attempt.decision)
         except Exception:  # noqa: BLE001 - shown in the server's log; the request itself must go its way
             traceback.print_exc()
@@ -76,6 +82,8 @@ class Mirrors:
         try:
             copy = self._copied(attempt, decision)
             if copy is not None:
+                self._overdue_at = self._clock() + self._engine.overdue_ms(decision) / 1e3
+                self._out = decision
                 self._pool.submit(lambda: self._run(copy, decision))
                 return
         except Exception:  # noqa: BLE001, S110 - what cannot be read or started is not mirrored
@@ -86,6 +94,14 @@ class Mirrors:
     def close(self) -> None:
         """Wait for the copy under way, if there is one, then end where copies run."""
         self._pool.close()
+
+    def _give_up_if_overdue(self) -> None:
+        if self._out is None or self._clock() < self._overdue_at:
+            return
+        with self._lock:  # it is given up before its outcome is told, or not at all
+            out, self._out = self._out, None
+            if out is not None:
+                self._engine.give_up(out, self._clock())
 
     def _copied(self, attempt: Attempt, decision: RoutingDecision) -> BlsRequest | None:
         """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
@@ -109,5 +125,8 @@ class Mirrors:
         except Exception:  # noqa: BLE001 - nobody waits for it; the server's log shows it
             traceback.print_exc()
         finally:
+            with self._lock:
+                if self._out is decision:
+                    self._out = None
             ended_at = self._clock()
             self._finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)

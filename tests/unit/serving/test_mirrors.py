@@ -143,3 +143,27 @@ def test_requests_that_are_bound_to_a_target_are_not_mirrored() -> None:
     rig = Rig(lambda _: pytest.fail("nothing must be called"))
     assert rig.mirrored(FakeRequest(), may_explore=False, pinned="known") == {}
     assert rig.mirrored(FakeRequest(), max_memory_mb=1.0) == {}
+
+
+def test_a_copy_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its target has failed, and other targets are looked at again; its slot comes back when it ends."""
+    gate = threading.Event()
+
+    def serve(_: dict[str, Any]) -> InferenceResponse:
+        gate.wait(10)
+        return GOOD
+
+    rig = Rig(serve)
+    monkeypatch.setattr(rig.engine, "overdue_ms", lambda _: 1.0)
+    request = FakeRequest(tensors=(FakeTensor.of("X", np.ones((1, 16), np.float32)),))
+    rig.mirrors.take(attempt(request, rig.served()))
+    assert rig.engine.snapshot(0.0)[1].in_flight == 1
+    time.sleep(0.01)
+    rig.mirrors.take(attempt(request, rig.served()))
+    unknown = rig.engine.snapshot(0.0)[1]
+    assert (unknown.consecutive_failures, unknown.failed, unknown.in_flight) == (1, 0, 1)
+    assert not rig.engine._mirrors.under_way
+    gate.set()
+    rig.pool.close()
+    unknown = rig.engine.snapshot(0.0)[1]
+    assert (unknown.consecutive_failures, unknown.in_flight, unknown.mirrored) == (1, 0, 1)
