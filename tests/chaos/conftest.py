@@ -43,7 +43,7 @@ def write_fleet(fleet: SwitchedFleet) -> None:
     fleet.add_routed("busy", capped, policy="least-request", health=HEALTH, queue={"limit": 64})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_chaos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
     """The fleet, served by ``triton-router serve``."""
     directory = tmp_path_factory.mktemp("chaos")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # In the order in which a user meets them; --help lists them so.
-COMMANDS = (add, serve, watch, drain, models, pipeline, status, explain, simulate, replay)
+COMMANDS = (add, serve, models, pipeline, status, explain, watch, drain, simulate, replay)
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a program that Ctrl-C ended."""

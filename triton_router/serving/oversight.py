@@ -1,7 +1,7 @@
 """Sees to it that nothing takes for ever: deadlines, overdue attempts, hedges, and what was answered while it waited.
 
 Deadlines and hedges are met to the moment; all else is found by a look at everything under way, twenty times a
-second, so that a request pays nothing for it.
+second while there is anything, so that a request pays nothing for it.
 """
 
 from __future__ import annotations
@@ -67,22 +67,24 @@ class Oversight:
         """Meet the moments of a request that has one soon; later ones are found by a look."""
         self._meet(exchange, self._clock() + HORIZON_S)
 
-    def look(self, now: float) -> None:
-        """Look at everything under way at ``now``, in monotonic seconds."""
-        for exchange in self._answering.exchanges():
+    def look(self, now: float) -> bool:
+        """Look at everything under way at ``now``, in monotonic seconds; return whether there is anything."""
+        exchanges, abandoned = self._answering.exchanges(), self._answering.abandoned()
+        for exchange in exchanges:
             if exchange.due_at < now + HORIZON_S:
                 self._meet(exchange, now + HORIZON_S)
             for attempt in exchange.attempts:
                 self._give_up_if_overdue(attempt, now)
             if exchange.attempts and exchange.attempts[-1].is_given_up:
                 self._answering.ask_again(exchange, now)
-        for attempt in self._answering.abandoned():
+        for attempt in abandoned:
             self._give_up_if_overdue(attempt, now)
         self._merging.sweep()
         if len(self._room):
             self._room.sweep()
             self._turns.call()
         self._admission.look(now)
+        return bool(exchanges or abandoned or len(self._room))
 
     def _meet(self, exchange: Exchange, horizon: float) -> None:
         if exchange.deadline < horizon:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     Job = Callable[[float], None]
 
 LOOK_EVERY_S = 0.05
-"""Between two regular looks."""
-HORIZON_S = 2 * LOOK_EVERY_S
+"""Between two regular looks while something is under way."""
+IDLE_EVERY_S = 0.25
+"""Likewise while nothing is: a server may have many routed models, and most of them rest."""
+HORIZON_S = 2 * IDLE_EVERY_S
 """How far ahead moments are kept exactly: what lies farther will be seen by another look in time."""
 
 
@@ -26,11 +28,11 @@ class Timekeeper:
     """Does what is due. `at` may be called from any thread; jobs get the time and must be short.
 
     Args:
-        look: Is called regularly, with the time.
+        look: Is called regularly, with the time; returns whether it has seen anything under way.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, look: Job, *, clock: Callable[[], float]) -> None:
+    def __init__(self, look: Callable[[float], bool], *, clock: Callable[[], float]) -> None:
         self._look = look
         self._clock = clock
         self._due: list[tuple[float, int, Job]] = []
@@ -66,8 +68,7 @@ class Timekeeper:
             for job in jobs:
                 self._do(job)
             if self._clock() >= look_at:
-                self._do(self._look)
-                look_at = self._clock() + LOOK_EVERY_S
+                look_at = self._clock() + (LOOK_EVERY_S if self._do(self._look) else IDLE_EVERY_S)
 
     def _next(self, look_at: float) -> list[Job] | None:
         """Sleep until something is due, and return it; None at the end."""
@@ -85,8 +86,9 @@ class Timekeeper:
                 jobs.append(heappop(self._due)[-1])
             return jobs
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Callable[[float], object]) -> object:
         try:
-            job(self._clock())
+            return job(self._clock())
         except Exception:  # noqa: BLE001 - shown in the server's log; other requests depend on this thread
             traceback.print_exc()
+            return True

@@ -1,6 +1,7 @@
 """The instances of one routed model on one host, as one of them sees the others.
 
-A thread looks ten times a second who is there, takes in what they were answered, and writes a snapshot when one asks.
+A thread looks ten times a second who is there (four times while nobody is), takes in what they were answered, and writes
+a snapshot when one asks.
 Nothing here may disturb serving: an instance that cannot share serves by itself, and says so.
 """
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from triton_router.routing.peers import LoadBoard, PeerAnswer
 
 LOOK_EVERY_S = 0.1
+ALONE_EVERY_S = 0.25
+"""Between two rounds while nobody else is there."""
 _ASK_EVERY_S = 0.01
 _TOGETHER = 16
 """Answers that are learned in one go: meanwhile no request is decided."""
@@ -147,7 +150,7 @@ class Instances:
         own = layout.slot_at(file.slot)
         file.words[own + layout.WRITTEN] = file.words[layout.ASKED]
         file.words[own + layout.SERVES] = 1
-        while not self._closing.wait(LOOK_EVERY_S):
+        while not self._closing.wait(LOOK_EVERY_S if self._peers else ALONE_EVERY_S):
             try:
                 if not file.is_mine():
                     self._stop_sharing()

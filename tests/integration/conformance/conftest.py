@@ -109,7 +109,7 @@ def anonymous(message: str) -> str:
     return re.sub(r"routed-", "", message)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def conformance_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with each model, a routed model in front of each, and ensembles around one of them."""
     repository = tmp_path_factory.mktemp("conformance")
@@ -140,9 +140,9 @@ def _write_unary_front(repository: Path) -> None:
     (directory / "router.yaml").write_text("targets: [{name: only, model: batch}]\nstreaming: true\n")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def conformance_server(conformance_repository: Path) -> Iterator[TritonServer]:
-    """The server; it lives as long as the session, because every module here asks the same models."""
+    """The server; it lives as long as this folder is tested, because every module here asks the same models."""
     with triton_server(conformance_repository) as server:
         yield server
 

@@ -20,7 +20,8 @@ MAIN = [sys.executable, "-m", "triton_router.cli.main"]
 def test_commands_stand_in_the_order_in_which_a_user_meets_them() -> None:
     """Every command of the project is there, and --help lists them in the order of use."""
     names = [command.__name__.rpartition(".")[2] for command in COMMANDS]
-    assert names == ["add", "serve", "models", "pipeline", "status", "explain", "simulate", "replay"]
+    first = ["add", "serve", "models", "pipeline", "status", "explain"]
+    assert names == [*first, "watch", "drain", "simulate", "replay"]
 
 
 @pytest.mark.parametrize("name", [command.__name__.rpartition(".")[2] for command in COMMANDS])
