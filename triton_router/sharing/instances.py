@@ -1,7 +1,7 @@
 """The instances of one routed model on one host, as one of them sees the others.
 
-A thread looks ten times a second who is there (four times while nobody is), takes in what they were answered, and writes
-a snapshot when one asks.
+A thread looks ten times a second who is there (four times while nobody is), takes in what they were answered, and
+writes a snapshot when one asks.
 Nothing here may disturb serving: an instance that cannot share serves by itself, and says so.
 """
 
