@@ -28,6 +28,7 @@ MAX_BYTES = 1 << 20
 """Inputs of a request that may be copied: a larger copy would be felt by the request itself."""
 MAX_STRINGS = 64
 """Likewise elements of a BYTES tensor, each of which costs a microsecond."""
+_NEVER = float("inf")
 
 
 class Mirrors:
@@ -64,7 +65,7 @@ class Mirrors:
         self.enabled = True
         # The copy that was sent last, while it is out, and when it is to be given up: others are to be looked at then.
         self._out: RoutingDecision | None = None
-        self._overdue_at = 0.0
+        self._overdue_at = _NEVER
         self._lock = Lock()
 
     def take(self, attempt: Attempt) -> None:
@@ -96,10 +97,10 @@ class Mirrors:
         self._pool.close()
 
     def _give_up_if_overdue(self) -> None:
-        if self._out is None or self._clock() < self._overdue_at:
+        if self._clock() < self._overdue_at:
             return
         with self._lock:  # it is given up before its outcome is told, or not at all
-            out, self._out = self._out, None
+            out, self._out, self._overdue_at = self._out, None, _NEVER
             if out is not None:
                 self._engine.give_up(out, self._clock())
 
