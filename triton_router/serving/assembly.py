@@ -170,6 +170,7 @@ def assembled(
         merging,
         mirrors,
         InlineGate(enabled=way.inline),
+        sequences=WorkerPool(way.workers, name="sequences"),
         failover=failover,
         admission=admission,
         room=room,

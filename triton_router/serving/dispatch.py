@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from triton_router.serving.resilience_counts import ResilienceCounts
     from triton_router.serving.stub import Request, Response, ResponseSender
     from triton_router.serving.waiting_room import WaitingRoom
+    from triton_router.serving.worker_pool import WorkerPool
 
 
 class Dispatcher:
@@ -47,6 +48,8 @@ class Dispatcher:
         merging: Serves the targets that take merged calls.
         mirrors: Sends copies to other targets, to learn from.
         gate: Says when no thread is needed.
+        sequences: Where the requests of sequences are served. They are pinned, whatever happens to their targets: one
+            that hangs must not take the workers of all others.
         failover: Knows other targets.
         admission: Says who may come in.
         room: Where requests wait for a worker or a slot.
@@ -67,6 +70,7 @@ class Dispatcher:
         mirrors: Mirrors,
         gate: InlineGate,
         *,
+        sequences: WorkerPool,
         failover: Failover,
         admission: Admission,
         room: WaitingRoom,
@@ -80,6 +84,7 @@ class Dispatcher:
         self._merging = merging
         self.mirrors = mirrors
         self._gate = gate
+        self._sequence_workers = sequences
         self.failover = failover
         self.admission = admission
         self._room = room
@@ -118,12 +123,13 @@ class Dispatcher:
         """Serve further requests by other settings; those under way are not touched.
 
         Args:
-            max_concurrency: Most calls in flight at once.
+            max_concurrency: Most calls in flight at once; as many of sequences besides.
             lanes: For merged calls, by name of the target.
             inline: Whether a lone request may be served without a thread.
             compares: Whether there are several targets, to tell by which of them leaves outputs out.
         """
         self._answering.go_by(max_concurrency, compares=compares)
+        self._sequence_workers.resize(max_concurrency)
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 
@@ -150,6 +156,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
+        self._sequence_workers.close()
         self._answering.close()
         self.mirrors.close()
         self._oversight.close()
@@ -273,7 +280,11 @@ class Dispatcher:
         lane.target = attempt.decision.target.name
         self._answering.begin(exchange)
         if self._sequences.enqueue(lane, attempt):
-            self._answering.submit(lambda: self._sequences.drain(lane, self._answering.serve))
+            job = partial(self._sequences.drain, lane, self._answering.serve)
+            try:
+                self._sequence_workers.submit(job)
+            except RuntimeError:  # no thread can be had for it
+                self._answering.submit(job)
         if exchange.bound_ms:
             self._oversight.watch(exchange)
 

@@ -44,6 +44,7 @@ class Exchange:
         explanation: The answer to that.
         bound_ms: Time in which it has to be answered; 0 for any.
         deadline: The end of that time, in monotonic seconds.
+        is_timed: Whether somebody will be there when its time has passed.
         hedge_at: When a second target is asked, likewise.
         ask_again_at: Before then no other target is looked for again in vain, likewise.
         timeout_us: Triton's ``timeout``, 0 for none.
@@ -66,6 +67,7 @@ class Exchange:
     explanation: Explanation | None = None
     bound_ms = 0.0
     deadline = FOREVER
+    is_timed = False
     hedge_at = FOREVER
     ask_again_at = 0.0
     timeout_us = 0
@@ -90,7 +92,7 @@ class Exchange:
     @property
     def due_at(self) -> float:
         """When something has to be done about it, in monotonic seconds."""
-        return min(self.deadline, self.hedge_at)
+        return min(FOREVER if self.is_timed else self.deadline, self.hedge_at)
 
     def claim(self) -> bool:
         """Whether the caller, and nobody else, is to send the last response."""

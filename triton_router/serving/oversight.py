@@ -87,7 +87,8 @@ class Oversight:
         return bool(exchanges or abandoned or len(self._room))
 
     def _meet(self, exchange: Exchange, horizon: float) -> None:
-        if exchange.deadline < horizon:
+        if exchange.deadline < horizon and not exchange.is_timed:
+            exchange.is_timed = True
             self._timekeeper.at(exchange.deadline, partial(self._answering.expire, exchange))
         if exchange.hedge_at < horizon:
             self._timekeeper.at(exchange.hedge_at, partial(self._answering.hedge, exchange))

@@ -130,6 +130,27 @@ def test_parameters_that_cannot_travel_are_refused_by_name() -> None:
     assert rig.counts() == none_but(refused=1)
 
 
+def test_sequences_whose_target_hangs_take_no_worker_from_others() -> None:
+    """More sequences than there are workers wait for a target that hangs; a request of no sequence is answered."""
+    released = threading.Event()
+
+    def serve(arguments: dict[str, Any]) -> Any:
+        if arguments["correlation_id"]:
+            released.wait(10)
+        return GOOD
+
+    rig = Rig(serve)
+    hanging = [FakeRequest(correlation=number, sequence_flags=3) for number in range(1, 21)]
+    rig.dispatcher.execute(hanging)
+    ((response, _),) = rig.answered(FakeRequest())[0]
+    assert not response.has_error()
+    assert not any(request.answers for request in hanging)
+    released.set()
+    for request in hanging:
+        assert request.done.wait(5)
+    assert rig.counts() == none_but(succeeded=21)
+
+
 def test_what_is_meant_for_the_router_may_be_any_number() -> None:
     """A bound such as 2500.5 is read by the router, and goes on to the target as text."""
     seen: list[dict[str, Any]] = []
