@@ -23,21 +23,6 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
-FOLDERS = ("tests/chaos/", "tests/integration/conformance/")
-"""Whose tests share a server."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run two at a time, keep together those that share a server or a model that takes long to build."""
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        group = next((folder for folder in FOLDERS if file.startswith(folder)), file)
-        if "minilm_repository" in getattr(item, "fixturenames", ()):
-            group = "minilm"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Let Ctrl-C reach what the tests start, also where a shell has started them in the background and ignores it."""

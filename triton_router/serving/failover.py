@@ -43,6 +43,8 @@ class Failover:
     def another(self, exchange: Exchange, now: float, *, hedge: bool = False) -> Attempt | None:
         """Return another attempt, with a slot reserved; None if there is no target or no budget left for one."""
         earlier = [*exchange.failed, *(attempt.decision for attempt in exchange.attempts)]
+        if not earlier:  # the attempt that was given up has just ended, and answered it
+            return None
         decision = self._engine.again(earlier, now, hedge=hedge)
         if decision is None:
             return None

@@ -11,14 +11,16 @@ import pytest
 from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, error, message_of, until
 from triton_router.config.resilience_settings import HedgeConfig, RetryConfig
 from triton_router.routing.resilience import Resilience
+from triton_router.routing.types import RoutingContext
 from triton_router.serving.answering import STALE_S
 from triton_router.serving.call_lane import CallLane
+from triton_router.serving.exchange import Exchange
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from triton_router.routing.types import RoutingContext, RoutingDecision
+    from triton_router.routing.types import RoutingDecision
 
 WRONG = "[request id: 1] unexpected shape for input 'X' for model 'm'. Expected [-1], got [2,2]"
 OVERDUE = Resilience(retry_burst=1000, overdue_ms=20.0)
@@ -345,3 +347,10 @@ def test_every_member_of_a_merged_call_fails_over(workers: int) -> None:
     assert rig.calls.count("t0") <= 3
     counts = rig.closed()
     assert counts["retries"] == counts["retries_helped"] > 0
+
+
+def test_a_request_whose_last_attempt_has_just_ended_is_not_tried_again() -> None:
+    """Whoever gave an attempt up may come to ask for another one when it has ended, and answered the request."""
+    rig = Rig(lambda _, __: GOOD)
+    exchange = Exchange(FakeRequest(), RoutingContext(1, 16), time.monotonic())
+    assert rig.dispatcher.failover.another(exchange, time.monotonic()) is None
