@@ -10,6 +10,7 @@ close succession to raise an alarm, whatever their size.
 
 from __future__ import annotations
 
+from math import log
 from statistics import median
 from typing import NamedTuple
 
@@ -37,19 +38,19 @@ class DriftEvent(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """One answer beside what was expected of it; everything as logarithms of ratios.
+    """One answer beside what was expected of it.
 
     Attributes:
-        size: Measured to predicted.
+        size: Logarithm of measured to predicted.
         loaded: Whether it had company.
-        beyond: Measured to the longest that the load it found explains.
-        below: Measured to what it takes alone.
+        beyond: Ratio of measured to the longest that the load it found explains.
+        below: Ratio of measured to what it takes alone.
     """
 
     size: float
     loaded: bool
-    beyond: float = 0.0
-    below: float = 0.0
+    beyond: float = 1.0
+    below: float = 1.0
 
 
 class CumulativeSum:
@@ -101,9 +102,9 @@ class CumulativeSum:
             return _shown(own, change)
         if change > 0.0:
             beyond = sorted(miss.beyond for miss in run)
-            return min(change, max(0.0, beyond[-2])) if len(beyond) > 1 else 0.0
+            return min(change, log(max(1.0, beyond[-2]))) if len(beyond) > 1 else 0.0
         below = sorted(miss.below for miss in run)
-        return max(change, min(0.0, below[1])) if len(below) > 1 else 0.0
+        return max(change, log(min(1.0, below[1]))) if len(below) > 1 else 0.0
 
     def change_loaded(self, change: float) -> float:
         """Return how much of it requests with company show; all of it if there were none."""

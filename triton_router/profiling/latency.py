@@ -23,6 +23,7 @@ from triton_router.profiling.shape_law import CEILING_MS, FLOOR_MS, Shape, Shape
 if TYPE_CHECKING:
     from triton_router.profiling.roofline import RooflinePrior
 
+_new = tuple.__new__
 
 _COMPANY = 0.5
 """Weight of a request that had company as evidence of what its shape takes alone."""
@@ -84,28 +85,14 @@ class LatencyModel:
 
     def predict(self, work: float, load: Load, rows: float) -> float:
         """Return the expected latency; 0.0 if nothing at all is known."""
-        return self.predict_shape((work, rows), load)[0]
+        alone = self.predict_alone((work, rows))
+        return min(CEILING_MS, alone + self.load.predict(alone, *load)) if alone else 0.0
 
-    def predict_shape(self, shape: Shape, load: Load) -> tuple[float, float]:
-        """Return the expected latency of a request of that work and rows, under that load and without; 0.0 unknown."""
-        if self.shape.count:
-            alone = self.shape.predict_shape(shape)
-            if load is IDLE:
-                return alone, alone
-            value = alone + self.load.predict(alone, load)
-        else:
-            alone = self.predict_alone(*shape)
-            value = alone + load.most_wait_ms(alone) if alone else 0.0
-        if value >= alone:
-            return (value if value < CEILING_MS else CEILING_MS), alone
-        # Negative load ends at what is expected without, what is no number at the ceiling.
-        return (alone if value < alone else CEILING_MS), alone
-
-    def predict_alone(self, work: float, rows: float) -> float:
+    def predict_alone(self, shape: Shape) -> float:
         """Return what is expected with nothing else in flight; 0.0 if nothing at all is known."""
         if self.shape.count:
-            return self.shape.predict(work, rows)
-        return min(CEILING_MS, self.prior.latency_ms(work, rows)) if self.prior else 0.0
+            return self.shape.predict_shape(shape)
+        return min(CEILING_MS, self.prior.latency_ms(*shape)) if self.prior else 0.0
 
     def observe(self, latency_ms: float, work: float, load: Load, rows: float, *, alone: bool) -> float:
         """Learn from one answer; return the log factor by which the target is found to have changed, mostly 0.0."""
@@ -118,7 +105,7 @@ class LatencyModel:
             self._begin(latency, work, rows, alone=alone)
             return 0.0
         alone_ms = shape.predict(work, rows)
-        expected = self.predict(work, load, rows)
+        expected = min(CEILING_MS, alone_ms + self.load.predict(alone_ms, *load)) if loaded else alone_ms
         novel = loaded and self.load.is_novel(expected, alone_ms, load)
         known = shape.familiarity(work, rows)
         guessed = known < _UNKNOWN and (not self.alone_seen or shape.is_novel(work, rows, _BEYOND))
@@ -135,7 +122,8 @@ class LatencyModel:
         change = 0.0
         if not strange:
             own = max(_LEAST_WEIGHT, alone_ms / (alone_ms + load.ahead_ms))
-            noted = Miss(miss, loaded, log(latency / (alone_ms + load.most_wait_ms(alone_ms))), log(latency / alone_ms))
+            most = alone_ms + load.most_wait_ms(alone_ms) if loaded else alone_ms
+            noted = _new(Miss, (miss, loaded, latency / most, latency / alone_ms))
             change = self.test.update(noted, spread if familiar else 2.0 * spread, own)
         if change:
             self._follow(change)
@@ -186,6 +174,7 @@ class LatencyModel:
         if self.prior and self.prior.latency_ms(work, rows):
             self.shape.expect(self.prior.latency_ms, latency, work, rows)
         self.shape.observe(latency, work, rows)
+        self.load.begin()
         self.alone_seen = int(alone)
 
     def _learn_alone(self, latency: float, work: float, rows: float, alone_ms: float) -> None:

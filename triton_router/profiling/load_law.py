@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from triton_router.profiling.nonnegative import Four, NonNegativeFit
+from triton_router.profiling.shape_law import CEILING_MS
 
 _FIRST_SWEEPS = 20
 """Rounds of descent after each of the first ten observations; after later ones it is one."""
@@ -29,6 +30,8 @@ explain what was seen, c2 takes it."""
 _NOVEL = 0.5
 """An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
 from."""
+_NOTHING_KNOWN: Four = (1.0, 0.0, 1.0, 0.0)
+"""While the target has answered nothing: as `Load.most_wait_ms`, nothing runs beside anything else."""
 _FIRST_GUESS: Four = (1.0, 0.0, 0.0, 0.0)
 """A target serves one request after the other, until it shows otherwise."""
 _UNKNOWN_FELT = 0.5
@@ -63,6 +66,8 @@ class Load(NamedTuple):
 
     def bounded(self) -> Load:
         """Return it with every amount such that its square is finite: none that there is is changed."""
+        if min(self) >= 0.0 and sum(self) <= _MOST_LOAD:  # false as well if one is no number
+            return self
         return Load(*[min(amount, _MOST_LOAD) if amount > 0.0 else 0.0 for amount in self])
 
     def most_wait_ms(self, alone_ms: float) -> float:
@@ -84,23 +89,32 @@ class LoadLaw:
     __slots__ = ("count", "fit")
 
     def __init__(self) -> None:
-        self.fit = NonNegativeFit(_FIRST_GUESS, _MOST)
+        self.fit = NonNegativeFit(_NOTHING_KNOWN, _MOST)
         self.count = 0
 
-    def predict(self, alone_ms: float, load: Load) -> float:
-        """Return the expected wait of a request that takes ``alone_ms`` by itself and finds such load."""
+    def predict(
+        self, alone_ms: float, ahead: float, here: float, elsewhere: float, company: float, targets: float
+    ) -> float:
+        """Return the expected wait of a request that takes ``alone_ms`` by itself and finds such load; see `Load`."""
         c0, c1, c2, c3 = self.fit.beta
-        ahead, here, elsewhere, company, targets = load
         wait = c0 * ahead + c1 * alone_ms * here
-        if not company:
-            return wait
-        mine = targets * (alone_ms + ahead)
-        return wait + c2 * (mine if mine < elsewhere else elsewhere) + c3 * alone_ms * company
+        if company:
+            mine = targets * (alone_ms + ahead)
+            wait += c2 * (mine if mine < elsewhere else elsewhere) + c3 * alone_ms * company
+        # Negative load costs nothing; what is no number ends at the ceiling.
+        return wait if 0.0 <= wait <= CEILING_MS else 0.0 if wait < 0.0 else CEILING_MS
+
+    def begin(self) -> None:
+        """Expect what `_FIRST_GUESS` says, from the first answer of the target on."""
+        self.fit.beta = _FIRST_GUESS
 
     def is_novel(self, expected_ms: float, alone_ms: float, load: Load) -> bool:
         """Whether such load says as much of what load costs as all evidence before it."""
         known = self.fit.information
         share = _NOVEL * expected_ms * expected_ms
+        if not load.company:
+            here = alone_ms * load.here
+            return share * known[0] < load.ahead_ms * load.ahead_ms or share * known[4] < here * here
         x0, x1, x2, x3 = _features(alone_ms, load)
         return (
             share * known[0] < x0 * x0

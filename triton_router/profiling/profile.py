@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from triton_router.profiling.load_law import Load
     from triton_router.profiling.roofline import RooflinePrior
-    from triton_router.profiling.shape_law import Shape
 
 __all__ = ["LatencySummary", "TargetProfile"]
 
@@ -52,6 +51,10 @@ class TargetProfile:
         memory_mb: The memory that is declared for it.
 
     Attributes:
+        alone_of: What `predict_alone` does, for a shape ``(work, rows)``; without a call in between, because it is
+            asked for every target at every decision.
+        wait_of: What a request that takes so long alone waits besides, under the five amounts of a `Load`, in
+            milliseconds; likewise.
         error_rate: Recent share of outcomes that were the target's failures, 0..1.
         drifts: Changes of speed that were found.
         last_drift: The latest of them.
@@ -71,11 +74,13 @@ class TargetProfile:
         "_predicted_ms",
         "_residuals",
         "_within",
+        "alone_of",
         "drifts",
         "error_rate",
         "last_drift",
         "memory_mb",
         "power_w",
+        "wait_of",
     )
 
     def __init__(
@@ -87,6 +92,8 @@ class TargetProfile:
         memory_mb: Figure = UNKNOWN_FIGURE,
     ) -> None:
         self._model = LatencyModel(prior)
+        self.alone_of = self._model.predict_alone
+        self.wait_of = self._model.load.predict
         self._histogram = LatencyHistogram()
         self._residuals = Residuals()
         self._live = 0
@@ -149,13 +156,9 @@ class TargetProfile:
         """
         return self._model.predict(work, load, rows)
 
-    def predict(self, shape: Shape, load: Load) -> tuple[float, float]:
-        """Return what `predict_latency` and `predict_alone` do, for a shape ``(work, rows)``, in half the time."""
-        return self._model.predict_shape(shape, load)
-
     def predict_alone(self, work: float, rows: float = 1.0) -> float:
         """Return the expected latency with nothing else in flight, in milliseconds; 0.0 while nothing is known."""
-        return self._model.predict_alone(work, rows)
+        return self._model.predict_alone((work, rows))
 
     @property
     def queueing(self) -> float:
@@ -174,7 +177,7 @@ class TargetProfile:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""
         if not self.is_proven:
             return 0.0, 0.0
-        total = self._model.predict_alone(work, rows)
+        total = self._model.predict_alone((work, rows))
         fixed = min(total, max(0.0, self._model.shape.fit.beta[0]))
         return fixed, total - fixed
 
@@ -201,7 +204,7 @@ class TargetProfile:
 
     def rows_per_second(self, work: float, rows: float = 1.0) -> float:
         """Return rows served in a second by such requests, one after the other; 0.0 while nothing is known."""
-        alone_ms = self._model.predict_alone(work, rows)
+        alone_ms = self._model.predict_alone((work, rows))
         return rows * 1000.0 / alone_ms if alone_ms > 0.0 else 0.0
 
     def record_latency(

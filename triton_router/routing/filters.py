@@ -62,7 +62,7 @@ def full(_context: RoutingContext, candidates: Sequence[Candidate], _now: float)
 def unproven_and_busy(_context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
     """Reject targets of unknown speed that are already being tried: one request finds out, not a herd."""
     return [
-        (c, "unproven, and being tried") for c in candidates if (c.in_flight or c.peers_in_flight) and not c.is_proven
+        (c, "unproven, and being tried") for c in candidates if not c.is_proven and (c.in_flight or c.peers_in_flight)
     ]
 
 

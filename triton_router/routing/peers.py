@@ -104,6 +104,7 @@ class Peers:
         for device in self._devices.values():
             device.peers_in_flight = device.peers_busy = 0
             device.peers_ms = device.peers_felt = 0.0
+            device.load = None
         for same in self._targets.values():
             for candidate in same:
                 candidate.peers_in_flight, candidate.peers_ms = 0, 0.0

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from triton_router.routing.types import RoutingContext, Target
 
 
+_new = tuple.__new__
+
 UTILIZATION_MEMORY_S = 5.0
 """Time constant of a device's utilization: what was longer ago weighs less than e^-1."""
 
@@ -41,6 +43,7 @@ class Device:
         peers_ms: What they take alone, all together; milliseconds.
         peers_busy: Targets that have some of those.
         peers_felt: As ``felt``, for those.
+        load: What a request finds in flight at a target that has nothing in flight itself; None until it is asked for.
     """
 
     in_flight: int = 0
@@ -53,9 +56,18 @@ class Device:
     peers_ms: float = 0.0
     peers_busy: int = 0
     peers_felt: float = 0.0
+    load: Load | None = None
+
+    def load_elsewhere(self) -> Load:
+        """Return `load`: the same for most targets of most devices at most decisions."""
+        busy = max(self.busy, self.peers_busy)
+        company, elsewhere = self.in_flight + self.peers_in_flight, self.ms_in_flight + self.peers_ms
+        self.load = load = _new(Load, (0.0, 0, elsewhere, company, busy)) if company else IDLE
+        return load
 
     def empty(self) -> None:
         """Have nothing in flight: it is counted anew."""
+        self.load = None
         self.in_flight = self.busy = 0
         self.ms_in_flight = self.felt = 0.0
 
@@ -96,7 +108,6 @@ class Candidate:
         cap: Most requests in flight; infinite where there is no bound.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
-        load: What is in flight at the target and on its device.
         others_ms: By how much the request would delay others on the device, all together.
         score: Weighted mean of the scorers.
     """
@@ -132,13 +143,25 @@ class Candidate:
     cap: float = float("inf")
     expected_latency_ms: float = 0.0
     alone_ms: float = 0.0
-    load: Load = IDLE
     others_ms: float = 0.0
     score: float = 0.0
+
+    def load(self) -> Load:
+        """Return what a request that is decided now finds in flight."""
+        device = self.device
+        here = self.in_flight + self.peers_in_flight
+        if not here:
+            return device.load or device.load_elsewhere()
+        ahead = self.ms_in_flight + self.peers_ms
+        if here == device.in_flight + device.peers_in_flight:
+            return _new(Load, (ahead, here, 0.0, 0, 0))
+        _, _, on_device_ms, on_device, busy = device.load or device.load_elsewhere()
+        return _new(Load, (ahead, here, on_device_ms - ahead, on_device - here, busy - 1))
 
     def count_in(self) -> None:
         """Count what is in flight here on the device."""
         device = self.device
+        device.load = None
         device.in_flight += self.in_flight
         device.ms_in_flight += self.ms_in_flight
         device.busy += self.in_flight > 0
@@ -148,6 +171,7 @@ class Candidate:
         """Have one more request in flight; ``counted`` says whether on the device as well."""
         if counted:
             device = self.device
+            device.load = None
             device.in_flight += 1
             device.ms_in_flight += alone_ms
             device.busy += not self.in_flight
@@ -161,6 +185,7 @@ class Candidate:
         self.ms_in_flight = self.ms_in_flight - alone_ms if self.in_flight else 0.0
         if counted:
             device = self.device
+            device.load = None
             device.in_flight -= 1
             device.busy -= not self.in_flight
             device.ms_in_flight = device.ms_in_flight - alone_ms if device.in_flight else 0.0

@@ -105,6 +105,7 @@ class Roster:
         """
         context, work = asked
         self.in_flight += 1
+        load = candidate.load()
         candidate.take(candidate.alone_ms, counted=self._rules.balance)
         candidate.chosen += reason != "mirror"
         if self.board is not None:
@@ -119,7 +120,7 @@ class Roster:
             1.0,
             context,
             work,
-            candidate.load,
+            load,
             (),
             candidate,
             (),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triton_router.profiling.load_law import IDLE, Load
 from triton_router.routing.filters import CONSTRAINTS
 from triton_router.routing.types import Rejection
 
@@ -18,33 +17,32 @@ if TYPE_CHECKING:
 SURELY = 0.95
 """Probability of meeting its latency bound that a request must have elsewhere before it is spent on exploring."""
 
-_new = tuple.__new__
-
 
 def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
     """Fill in each candidate's figures for a request."""
     shape = (work, rows)
     for candidate in candidates:
+        profile = candidate.profile
+        candidate.alone_ms = alone = profile.alone_of(shape)
         device = candidate.device
-        if not (device.in_flight or device.peers_in_flight):
-            candidate.load = IDLE
-            expected, alone = candidate.profile.predict(shape, IDLE)
+        on_device = device.in_flight + device.peers_in_flight
+        here = candidate.in_flight + candidate.peers_in_flight
+        # Who is ahead at the target does not wait for the request, but who comes later does; elsewhere both do.
+        if not on_device or not alone:
+            candidate.expected_latency_ms = alone
             candidate.others_ms = 0.0
-        else:
-            here = candidate.in_flight + candidate.peers_in_flight
+        elif here == on_device:
             ahead = candidate.ms_in_flight + candidate.peers_ms
-            company = device.in_flight + device.peers_in_flight - here
-            elsewhere = device.ms_in_flight + device.peers_ms - ahead if company else 0.0
-            busy = max(device.peers_busy, device.busy)
-            targets = busy - 1 if here and company else busy
-            # As `Load(...)` does, in a third of the time.
-            load = candidate.load = _new(Load, (ahead, here, elsewhere, company, targets))
-            expected, alone = candidate.profile.predict(shape, load)
-            # Who is ahead at the target does not wait for it, but who comes later does; elsewhere both do.
-            felt_elsewhere = device.felt + device.peers_felt - candidate.felt * here if company else 0.0
+            candidate.expected_latency_ms = alone + profile.wait_of(alone, ahead, here, 0.0, 0.0, 0.0)
+            candidate.others_ms = alone * candidate.queueing * here
+        elif not here:
+            load = device.load or device.load_elsewhere()
+            candidate.expected_latency_ms = alone + profile.wait_of(alone, *load)
+            candidate.others_ms = 2.0 * alone * (device.felt + device.peers_felt)
+        else:
+            candidate.expected_latency_ms = alone + profile.wait_of(alone, *candidate.load())
+            felt_elsewhere = device.felt + device.peers_felt - candidate.felt * here
             candidate.others_ms = alone * (candidate.queueing * here + 2.0 * felt_elsewhere)
-        candidate.expected_latency_ms = expected
-        candidate.alone_ms = alone
 
 
 def constrained(
@@ -74,14 +72,12 @@ def filtered(
 
 def rate(context: RoutingContext, candidates: Sequence[Candidate], policy: Policy) -> None:
     """Fill in each candidate's score: the weighted mean of the policy's scorers, times the backend's weight."""
-    (first, share), *others = policy.shares
-    if not others:
-        for candidate, score in zip(candidates, first(context, candidates), strict=True):
-            candidate.score = score * candidate.weight
-        return
-    totals = [share * score for score in first(context, candidates)]
-    for scorer, share in others:
-        totals = [total + share * score for total, score in zip(totals, scorer(context, candidates), strict=True)]
+    scorer, share = policy.shares[0]
+    totals = scorer(context, candidates)
+    if share != 1.0:
+        totals = [share * score for score in totals]
+        for scorer, share in policy.shares[1:]:
+            totals = [total + share * score for total, score in zip(totals, scorer(context, candidates), strict=True)]
     for candidate, total in zip(candidates, totals, strict=True):
         candidate.score = total * candidate.weight
 

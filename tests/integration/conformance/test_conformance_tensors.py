@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
-from tritonclient.utils import shared_memory
+from tritonclient.utils import InferenceServerException, shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,8 +152,22 @@ def test_system_shared_memory(both: Both) -> None:
             answered = shared_memory.get_contents_as_numpy(region, np.float32, [2, 4], offset=32)
             np.testing.assert_array_equal(answered, array * 2)
         finally:
-            both.grpc.unregister_system_shared_memory(f"in-{model}")
+            unregister(both, f"in-{model}")
             shared_memory.destroy_shared_memory_region(region)
+
+
+def unregister(both: Both, region: str) -> None:
+    """Unregister a region, once the server has let go of the request that used it: a moment after its answer."""
+    deadline = time.monotonic() + 10.0
+    while True:
+        try:
+            both.grpc.unregister_system_shared_memory(region)
+        except InferenceServerException as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def test_classification_extension(both: Both) -> None:

@@ -40,4 +40,4 @@ class Fit:
         return Load(self._ms(ahead), len(ahead), self._ms(elsewhere), there, there)
 
     def _ms(self, works: Sequence[float]) -> float:
-        return sum(self.model.predict_alone(work, 1.0) for work in works)
+        return sum(self.model.predict_alone((work, 1.0)) for work in works)
