@@ -22,6 +22,7 @@ from triton_router.config.resilience_settings import (
     QueueConfig,
     RetryConfig,
 )
+from triton_router.config.rollout_settings import ParityConfig, RolloutConfig, ShadowConfig
 from triton_router.config.routing_settings import RouterSwitches, RoutingSettings
 from triton_router.config.settings import BackendName, Bound, PolicySettings, PolicyValue, Settings, Share
 from triton_router.routing.types import Backend
@@ -190,6 +191,9 @@ class RouterConfig(RoutingSettings):
         deadline: How long a client waits at most.
         hedge: A second target for what takes long.
         queue: What happens when there is too much to do.
+        rollout: A canary, whose share of the requests grows while it does well.
+        shadow: A target that gets copies only.
+        parity: How answers of variants are compared with a reference's.
     """
 
     targets: Annotated[tuple[TargetConfig, ...], Field(min_length=1, max_length=256, strict=False)]
@@ -207,6 +211,9 @@ class RouterConfig(RoutingSettings):
     deadline: DeadlineConfig = DeadlineConfig()
     hedge: HedgeConfig = HedgeConfig()
     queue: QueueConfig = QueueConfig()
+    rollout: RolloutConfig | None = None
+    shadow: ShadowConfig | None = None
+    parity: ParityConfig = ParityConfig()
 
     @property
     def policy_in_force(self) -> PolicySettings:
@@ -239,6 +246,21 @@ class RouterConfig(RoutingSettings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"target name {twice[0]!r} stands twice; every target needs a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _roles_are_of_targets(self) -> Self:
+        names = {target.name for target in self.targets}
+        canary = set(self.rollout.canary) if self.rollout else set[str]()
+        shadow = {self.shadow.target} if self.shadow else set[str]()
+        guarded = {*(self.parity.targets or ()), *([self.parity.reference] if self.parity.reference else ())}
+        for role, named in (("rollout.canary", canary), ("shadow.target", shadow), ("parity", guarded)):
+            if named - names:
+                raise ValueError(f"{role} names {min(named - names)!r}, which is no target of this file")
+        if canary & shadow:
+            raise ValueError(f"{min(canary & shadow)!r} cannot be both the canary and the shadow")
+        if names <= canary | shadow:
+            raise ValueError("no target is left that is neither canary nor shadow: who serves the others?")
         return self
 
 
