@@ -262,7 +262,7 @@ def test_further_complaints_are_counted_honestly(text: str, more: int | None) ->
         (TARGET + "  - name: b\n    modle: m\n", "f:4: targets.1.modle: unknown key (did you mean 'model'?)"),
         ("tragets: []\n", "f:1: tragets: unknown key (did you mean 'targets'?)"),
         (TARGET + "  - name: b\n    zzz: m\n", "f:4: targets.1.zzz: unknown key (and 1 more)"),
-        (TARGET + "explore: 7\npaint: red\n", "f:4: paint: unknown key (and 1 more)"),
+        (TARGET + "explore: 7\nxyzzy: red\n", "f:4: xyzzy: unknown key (and 1 more)"),
     ],
 )
 def test_a_mistyped_key_is_named_before_what_is_missing_for_it(text: str, message: str) -> None:
