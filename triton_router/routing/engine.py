@@ -120,13 +120,17 @@ class RoutingEngine:
             self._retrying.asked += 1
             return decision
 
-    def again(self, earlier: Sequence[RoutingDecision], now: float, *, hedge: bool = False) -> RoutingDecision | None:
+    def again(
+        self, earlier: Sequence[RoutingDecision], now: float, *, hedge: bool = False, lost: bool = False
+    ) -> RoutingDecision | None:
         """Choose another target for a request that has been decided before, and reserve its slot there.
 
         Args:
             earlier: What was decided for the request so far, at least once; none of these targets is chosen again.
             now: Monotonic seconds.
             hedge: Whether the attempts so far may still succeed.
+            lost: Whether the last of them is known to keep nobody busy, its target's process having ended: another
+                one costs the fleet nothing more, and is granted without budget.
 
         Returns:
             The decision, to be finished like any other; None if the request must not be tried again, if no target is
@@ -134,7 +138,7 @@ class RoutingEngine:
         """
         with self._lock:
             retrying = self._retrying
-            obstacle = retrying.obstacle(earlier, hedge=hedge)
+            obstacle = retrying.obstacle(earlier, hedge=hedge, lost=lost)
             if obstacle:
                 retrying.refuse(obstacle)
                 return None
@@ -142,7 +146,7 @@ class RoutingEngine:
             if not others:
                 retrying.refuse("no_target")
                 return None
-            if not retrying.grants(now, hedge=hedge):
+            if not lost and not retrying.grants(now, hedge=hedge):
                 return None
             return self._chooser.choose_again(earlier, others, now, "hedge" if hedge else "retry")
 

@@ -48,13 +48,13 @@ class Retrying:
         self.budget.resize(rules.retry_share, rules.retry_burst, rules.hedge_share)
         self.rules = rules
 
-    def obstacle(self, earlier: Sequence[RoutingDecision], *, hedge: bool) -> str:
+    def obstacle(self, earlier: Sequence[RoutingDecision], *, hedge: bool, lost: bool = False) -> str:
         """Return why a request gets no other attempt whatever the targets and the budget, or ""."""
         if not self.rules.idempotent:
             return "not_idempotent"
         if earlier[0].context.pinned:
             return "sequence"
-        if len(earlier) >= self.rules.attempts:
+        if len(earlier) >= self.rules.attempts and not (lost and self.rules.attempts > 1):
             return "attempts"
         return "hedges_off" if hedge and not self.rules.hedges else ""
 

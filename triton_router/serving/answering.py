@@ -245,17 +245,28 @@ class Answering:
         self._abandon(exchange)
         self._send(exchange, last)
 
-    def overdue(self, attempt: Attempt, now: float) -> None:
-        """Give an attempt up and have another target asked; what answers first counts."""
+    def lose(self, target: str, before: float) -> None:
+        """Give up every attempt that a target got before then (monotonic seconds): its process has ended.
+
+        The server lets such requests fail one after the other, a second each, so that they would wait in vain.
+        """
+        now = self._clock()
+        for attempt in [attempt for exchange in self.exchanges() for attempt in exchange.attempts]:
+            if attempt.begun_at < before and attempt.decision.target.name == target:
+                self.overdue(attempt, now, lost=True)
+
+    def overdue(self, attempt: Attempt, now: float, *, lost: bool = False) -> None:
+        """Give an attempt up, be it late or ``lost``, and have another target asked; what answers first counts."""
         exchange = attempt.exchange
         with exchange.lock:
-            if attempt.has_ended or attempt.is_given_up or exchange.stream_of is attempt:
+            if attempt.has_ended or exchange.stream_of is attempt or (attempt.is_given_up and not lost):
                 return
-            # Under the lock: an attempt is given up before its outcome is told, or not at all.
-            self._failover.give_up(attempt, now)
+            if not attempt.is_given_up:
+                # Under the lock: an attempt is given up before its outcome is told, or not at all.
+                self._failover.give_up(attempt, now)
             is_mine = self._takes_on(exchange)
         if is_mine:
-            self._move_on(exchange, now)
+            self._move_on(exchange, now, lost=lost)
 
     def ask_again(self, exchange: Exchange, now: float) -> None:
         """Have another target asked for a request all of whose attempts are given up: the budget has filled up perhaps.
@@ -305,7 +316,7 @@ class Answering:
         exchange.is_moving = True
         return True
 
-    def _move_on(self, exchange: Exchange, now: float, *, hedge: bool = False) -> None:
+    def _move_on(self, exchange: Exchange, now: float, *, hedge: bool = False, lost: bool = False) -> None:
         """Have another target asked, or else, if nobody else is at work on it, answer with what went wrong."""
         another: Attempt | None = None
         try:
@@ -313,7 +324,7 @@ class Answering:
                 self.expire(exchange, now)
             elif self._failover.is_possible(exchange):
                 if not exchange.is_cancelled():
-                    another = self._failover.another(exchange, now, hedge=hedge)
+                    another = self._failover.another(exchange, now, hedge=hedge, lost=lost)
                 elif not hedge:
                     self.answer_cancelled(exchange)
         except Exception:  # noqa: BLE001 - shown in the server's log; the client is answered below

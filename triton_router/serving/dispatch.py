@@ -133,6 +133,10 @@ class Dispatcher:
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 
+    def lose(self, target: str, before: float) -> None:
+        """Have what a target got before then (monotonic seconds) served elsewhere: its process has ended."""
+        self._answering.lose(target, before)
+
     def merged_counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""
         return self._merging.counts()

@@ -40,12 +40,15 @@ class Failover:
         """Whether another target may be asked: not in a sequence, nor once a stream has begun."""
         return self._retries and not exchange.is_pinned and exchange.stream_of is None
 
-    def another(self, exchange: Exchange, now: float, *, hedge: bool = False) -> Attempt | None:
-        """Return another attempt, with a slot reserved; None if there is no target or no budget left for one."""
+    def another(self, exchange: Exchange, now: float, *, hedge: bool = False, lost: bool = False) -> Attempt | None:
+        """Return another attempt, with a slot reserved; None if there is no target or no budget left for one.
+
+        ``hedge`` and ``lost`` are as `RoutingEngine.again` takes them.
+        """
         earlier = [*exchange.failed, *(attempt.decision for attempt in exchange.attempts)]
         if not earlier:  # the attempt that was given up has just ended, and answered it
             return None
-        decision = self._engine.again(earlier, now, hedge=hedge)
+        decision = self._engine.again(earlier, now, hedge=hedge, lost=lost)
         if decision is None:
             return None
         self._counts.add("hedges" if hedge else "retries")

@@ -112,7 +112,12 @@ class TritonPythonModel:
         backends = frozenset(settings.backend for settings in config.targets)
         self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
         self._watch = TargetWatch(
-            engine, ServerHealth(os.getppid()), StubScan(os.getppid()), _warner(stub, name), time.monotonic
+            engine,
+            ServerHealth(os.getppid()),
+            StubScan(os.getppid()),
+            self._dispatcher.lose,
+            _warner(stub, name),
+            time.monotonic,
         )
         self._watch.follow(config.targets, config.health.check_interval_s)
         followers = Followers(engine, self._dispatcher, self._metrics, self._power, self._watch, self._keeper)

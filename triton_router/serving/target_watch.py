@@ -61,6 +61,7 @@ class TargetWatch:
         marks: Is told what was found, from a thread of its own.
         readiness: Of the server's models.
         processes: Of the server.
+        lose: Is told of a target whose process has ended: what was sent to it before that moment gets no answer.
         warn: Writes a line to the server's log.
         clock: Monotonic seconds, as the engine knows them.
     """
@@ -70,12 +71,14 @@ class TargetWatch:
         marks: Marks,
         readiness: Readiness,
         processes: Processes,
+        lose: Callable[[str, float], None],
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._marks = marks
         self._readiness = readiness
         self._processes = processes
+        self._lose = lose
         self._warn = warn
         self._clock = clock
         self._deaths = StubDeaths()
@@ -114,6 +117,7 @@ class TargetWatch:
 
     def look(self) -> None:
         """Look once, and tell what was found."""
+        begun_at = self._clock()
         seen = self._processes.look()
         models = {target.model for target in self._targets}
         watched = Seen([stub for stub in seen.live if stub.model in models], seen.ended)
@@ -128,6 +132,8 @@ class TargetWatch:
             if problem is not None:
                 problems[target.name] = problem
                 self._marks.mark(target.name, problem, self._clock(), self._valid_s())
+            if lost:
+                self._lose(target.name, begun_at)
         self._report(problems)
 
     def status(self) -> Mapping[str, str]:

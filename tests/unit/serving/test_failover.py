@@ -222,6 +222,26 @@ def test_an_attempt_that_was_given_up_may_still_answer() -> None:
     assert rig.closed() == {"retries": 1, "overdue": 1}
 
 
+def test_what_a_dead_target_had_goes_elsewhere_whatever_the_budget() -> None:
+    """Its process has ended: nobody works on it any more, so serving it elsewhere puts no more load on anybody."""
+    gate = Gate()
+    rig = Rig(
+        lambda name, _: gate(GOOD) if name == "t0" else GOOD,
+        targets=3,
+        resilience=Resilience(retry_share=0.0, retry_burst=0),
+    )
+    request = FakeRequest()
+    rig.execute(request)
+    until(lambda: rig.calls == ["t0"])
+    rig.dispatcher.lose("t0", 0.0)
+    rig.dispatcher.lose("t1", time.monotonic())
+    assert not rig.dispatcher.resilience_counts()["overdue"], "neither what came later nor what others have is lost"
+    rig.dispatcher.lose("t0", time.monotonic())
+    assert answer_of(request).output_tensors() == GOOD.output_tensors()
+    gate.open()
+    assert rig.closed() == {"overdue": 1, "retries": 1, "retries_helped": 1}
+
+
 def test_who_was_refused_a_retry_gets_one_when_the_budget_has_filled_up() -> None:
     """A request at a target that hangs, overdue while the budget is spent, does not wait until the target answers."""
     gate = Gate()

@@ -30,7 +30,8 @@ class Server:
         self.marks: dict[str, str] = {}
         self.valid_s = 0.0
         self.said: list[str] = []
-        self.watch = TargetWatch(self, self, self, self.said.append, lambda: 5.0)
+        self.lost: list[tuple[str, float]] = []
+        self.watch = TargetWatch(self, self, self, lambda *lost: self.lost.append(lost), self.said.append, lambda: 5.0)
 
     def is_ready(self, model: str, version: int | None) -> bool | None:
         return self.ready.get((model, version), True)
@@ -78,6 +79,7 @@ def test_a_dead_process_is_marked_and_counted_once(server: Server) -> None:
     server.watch.look()
     assert server.marks == {"a": "process 1 of m_0_0 was ended by SIGKILL", "b": ""}
     assert server.watch.counts() == {"triton_router_target_processes_died_total": 1}
+    assert set(server.lost) == {("a", 5.0)}
     server.seen, server.ready["m", None] = Seen([stub(2, "m")], {1: 137}), None
     server.watch.look()
     assert server.marks["a"] == ""
