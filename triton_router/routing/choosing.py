@@ -44,6 +44,7 @@ class Chooser:
     Attributes:
         open: The targets that can be chosen, in the order of the configuration.
         mirror_share: Time that copies may take, as a share of the time spent serving; 0 for no copies.
+        yardstick: The target by whose expected latency that of the others is measured, whatever a request asks.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Chooser:
         "_watch",
         "mirror_share",
         "open",
+        "yardstick",
     )
 
     def __init__(
@@ -84,6 +86,7 @@ class Chooser:
         reasons.update((name, reason) for name, reason in unfit.items() if name in present)
         self._barred = [Rejection(present[name].target, reason) for name, reason in reasons.items()]
         self.open = [candidate for name, candidate in present.items() if name not in reasons]
+        self.yardstick = next(iter(self.open or present.values()))
         self._policy = policy
         self._rules = rules
         # Below it nobody can be full: what costs two counts saves looking at every target.

@@ -5,6 +5,7 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
+from math import log
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -156,6 +157,8 @@ class RoutingEngine:
             if decision.is_given_up:
                 return
             decision.is_given_up = True
+            if decision.witnesses:
+                self._testify(decision, Verdict.TARGET_ERROR, 0.0)
             candidate = decision.candidate
             if decision.reason == "mirror":
                 self._mirrors.end(decision.alone_ms)
@@ -208,6 +211,8 @@ class RoutingEngine:
                 if outcome.verdict is Verdict.SUCCESS:
                     self._learn(decision, outcome, now)
                 return
+            if decision.witnesses:
+                self._testify(decision, outcome.verdict, outcome.latency_ms)
             match outcome.verdict:
                 case Verdict.SUCCESS:
                     candidate.succeeded += asked
@@ -318,6 +323,13 @@ class RoutingEngine:
         for candidate in self._roster.present:
             candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
+
+    def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
+        """Tell the witnesses of a decision how it ended, before anything is learned from that."""
+        usual_ms = self._chooser.yardstick.profile.predict_alone(decision.work, decision.context.batch_size)
+        log_ratio = log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else 0.0
+        for witness in decision.witnesses:
+            witness.note(verdict, latency_ms, log_ratio)
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         if self._rules.learn:

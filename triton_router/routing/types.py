@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,6 +142,32 @@ class Score(NamedTuple):
     expected_latency_ms: float
 
 
+class Witness(Protocol):
+    """What a decision has to report to: the tally of an experiment's arm. It is told under the engine's lock.
+
+    Attributes:
+        label: Which arm of which experiment, as ``experiment-id/arm``.
+    """
+
+    @property
+    def label(self) -> str:
+        """See the class."""
+        ...
+
+    def note(self, verdict: Verdict, latency_ms: float, log_ratio: float) -> None:
+        """Count one outcome of a request that was assigned to the arm at random.
+
+        Args:
+            verdict: How it ended.
+            latency_ms: From decision to answer.
+            log_ratio: Logarithm of that by the latency that one and the same target, whichever the arm, is expected to
+                need for the request alone; 0 while nothing is known of that target.
+        """
+        ...
+
+
+COPIES = frozenset({"mirror", "shadow"})
+"""Reasons of decisions for copies of requests, which no client sent and none waits for."""
 _JUDGED = frozenset({"policy", "explore"})
 """Reasons of decisions among targets that were all found to meet the request's latency bound."""
 
@@ -173,6 +199,7 @@ class RoutingDecision:
         attempt: How many decisions there were for the request, this one included.
         is_trial: Whether it finds out how a target is that was out.
         is_given_up: Whether it counted as a failure already, being overdue.
+        witnesses: Who is told how it ended, besides what learns of the target: arms of experiments.
     """
 
     target: Target
@@ -191,6 +218,7 @@ class RoutingDecision:
     attempt: int = 1
     is_trial: bool = False
     is_given_up: bool = False
+    witnesses: tuple[Witness, ...] = ()
 
     @property
     def policy(self) -> str:
