@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.model_router.counts import ModelCounts
 from triton_router.model_router.model_profile import ModelProfile
+from triton_router.routing.arms import Roles
 from triton_router.routing.capabilities import CAPABILITIES
 from triton_router.routing.eligibility import ineligible
 from triton_router.routing.engine import RoutingEngine
@@ -61,7 +62,7 @@ class RegisteredModel:
                 hint="initialize the router with another backend, or correct the model's characteristics",
             )
         targets = [(Target(str(backend), name, backend=backend), self.profile.on(backend)) for backend in backends]
-        self.engine = RoutingEngine(targets, routing[0], rng=rng, rules=routing[1], barred=barred)
+        self.engine = RoutingEngine(targets, routing[0], rng=rng, rules=routing[1], roles=Roles(barred))
         self._able = frozenset({target.name for target, _ in targets} - barred.keys())
         self.counts = ModelCounts(history)
         self.profile.remember(history)

@@ -1,7 +1,8 @@
 """Choosing: the settings in force, applied to the targets and what is known of them.
 
-The order of the steps: who can be chosen at all, what the request demands, who is in a state to serve, what the rules
-and the policy filter, the latency bound; then the policy rates whoever is left and picks one.
+The order of the steps: who can be chosen at all, what the request demands, who is in a state to serve, which arm the
+request is in, what the rules and the policy filter, the latency bound; then the policy rates whoever is left and picks
+one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError, RequestError
 from triton_router.routing import filters, selection
+from triton_router.routing.arms import within
 from triton_router.routing.explanation import explained
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import OptimizationGoal, Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
+    from triton_router.routing.arms import Arm, Roles
     from triton_router.routing.explanation import Explanation
     from triton_router.routing.health_watch import HealthWatch
     from triton_router.routing.policies import Policy
@@ -57,6 +60,7 @@ class Chooser:
         "_roster",
         "_rule_filters",
         "_rules",
+        "_steady",
         "_watch",
         "mirror_share",
         "open",
@@ -78,15 +82,18 @@ class Chooser:
         self._rng = rng
         self._log_propensities = log_propensities
 
-    def go_by(self, policy: Policy, rules: RoutingRules, unfit: Mapping[str, str]) -> None:
-        """Choose by these from now on; ``unfit`` can never serve: targets by name, and why."""
+    def go_by(self, policy: Policy, rules: RoutingRules, roles: Roles) -> None:
+        """Choose by these from now on."""
+        steady, unfit = roles.steady, roles.barred
         present = {candidate.target.name: candidate for candidate in self._roster.present}
         excluded = [name for name, c in present.items() if c.target.backend in rules.excluded_backends]
         reasons = dict.fromkeys(excluded, "backend excluded")
         reasons.update((name, reason) for name, reason in unfit.items() if name in present)
         self._barred = [Rejection(present[name].target, reason) for name, reason in reasons.items()]
         self.open = [candidate for name, candidate in present.items() if name not in reasons]
-        self.yardstick = next(iter(self.open or present.values()))
+        usual = [candidate for candidate in self.open if steady is None or steady.has(candidate.target.name)]
+        self.yardstick = next(iter(usual or self.open or present.values()))
+        self._steady = steady
         self._policy = policy
         self._rules = rules
         # Below it nobody can be full: what costs two counts saves looking at every target.
@@ -95,7 +102,9 @@ class Chooser:
         self.mirror_share = rules.mirror if mirrors else 0.0
         self._rule_filters = _filters_of(rules, mirrors=self.mirror_share > 0.0)
 
-    def choose(self, context: RoutingContext, now: float, policy: Policy | None) -> RoutingDecision:
+    def choose(
+        self, context: RoutingContext, now: float, policy: Policy | None, arm: Arm | None = None
+    ) -> RoutingDecision:
         """Choose a target for a request, to whose context the rules are applied, and reserve its slot there.
 
         Raises what `RoutingEngine.decide` raises.
@@ -112,7 +121,7 @@ class Chooser:
                 raise _full([Rejection(candidate.target, reason) for candidate, reason in full])
             return self._without_choice((context, work), only, "only")
         policy = self._policy_for(context, policy)
-        kept, rejections, reason = self._considered(context, work, now, policy, self.open)
+        kept, rejections, reason = self._considered(context, work, now, (policy, arm or self._steady), self.open)
         if not kept:
             raise (_full if reason == "full" else _refusal)([*self._barred, *rejections])
         selection.rate(context, kept, policy)
@@ -148,7 +157,7 @@ class Chooser:
         first = earlier[0]
         context, work = first.context, first.work
         policy = first.chooser or self._policy_for(context, None)
-        kept, rejections, _ = self._considered(context, work, now, policy, others)
+        kept, rejections, _ = self._considered(context, work, now, (policy, self._steady), others)
         # Where its last answer was a failure, too, the request may well fail again.
         kept = [candidate for candidate in kept if not candidate.health.consecutive_failures] or kept
         selection.rate(context, kept, policy)
@@ -163,10 +172,13 @@ class Chooser:
         decision.rejections = rejections
         return decision
 
-    def explain(self, context: RoutingContext, now: float, policy: Policy | None) -> Explanation:
+    def explain(
+        self, context: RoutingContext, now: float, policy: Policy | None, arm: Arm | None = None
+    ) -> Explanation:
         """Return what `choose` would do and why; nothing is reserved or counted."""
         policy = self._policy_for(context, policy)
-        kept, rejections, reason = self._considered(context, context.counted_work(), now, policy, self.open)
+        by = (policy, arm or self._steady)
+        kept, rejections, reason = self._considered(context, context.counted_work(), now, by, self.open)
         chances: list[float] = []
         if kept:
             selection.rate(context, kept, policy)
@@ -184,13 +196,18 @@ class Chooser:
         return rules.explore if policy.learns and rules.learn and context.may_explore and reason == "policy" else 0.0
 
     def _considered(
-        self, context: RoutingContext, work: float, now: float, policy: Policy, able: list[Candidate]
+        self,
+        context: RoutingContext,
+        work: float,
+        now: float,
+        by: tuple[Policy, Arm | None],
+        able: list[Candidate],
     ) -> tuple[list[Candidate], list[Rejection], str]:
         """Return who of the ``able`` is left to choose from, who is not, and the reason if it is an unusual one."""
+        policy, arm = by
         selection.predict(able, work, context.batch_size)
         if self._rules.max_backend_utilization:
-            for device in self._roster.devices:
-                device.settle(now)
+            self._roster.settle_devices(now)
         rejections: list[Rejection] = []
         if context.is_constrained:
             able, rejections = selection.constrained(context, able, now)
@@ -201,6 +218,8 @@ class Chooser:
             kept, reason = self._in_a_state_to_serve(context, able, now, rejections)
             if not kept:
                 return kept, rejections, reason
+        if arm is not None:
+            kept = within(arm, kept, rejections, otherwise=self._steady)
         if self._rule_filters:
             kept = selection.filtered(context, kept, now, self._rule_filters, rejections)
         if self._rules.learn and policy.filters:  # otherwise every target of unknown speed would stay so

@@ -5,11 +5,12 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
-from math import log
+from math import log, nan
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.routing import peers, selection
+from triton_router.routing.arms import NO_ROLES, Roles
 from triton_router.routing.choosing import Chooser
 from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
@@ -18,12 +19,13 @@ from triton_router.routing.retrying import Retrying
 from triton_router.routing.roster import Roster
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
-from triton_router.routing.types import Verdict
+from triton_router.routing.types import COPIES, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from triton_router.profiling.profile import TargetProfile
+    from triton_router.routing.arms import Arm
     from triton_router.routing.explanation import Explanation
     from triton_router.routing.peers import LoadBoard, PeerAnswer
     from triton_router.routing.policies import Policy
@@ -40,7 +42,7 @@ class RoutingEngine:
         policy: How to choose, unless a request has a wish of its own.
         rng: Uniform numbers in [0, 1).
         rules: What holds whatever the policy.
-        barred: Targets that can never serve, by name, and why.
+        roles: What the targets are there for.
         log_propensities: Whether each decision carries its probability; takes a few microseconds.
     """
 
@@ -51,12 +53,12 @@ class RoutingEngine:
         *,
         rng: Callable[[], float],
         rules: RoutingRules = _DEFAULT_RULES,
-        barred: Mapping[str, str] | None = None,
+        roles: Roles = NO_ROLES,
         log_propensities: bool = False,
     ) -> None:
         self._lock = Lock()
         self._rng = rng
-        self._unfit = dict(barred or {})
+        self._roles = roles
         self._mirrors = Mirroring()
         self._learner = Learner(self._mirrors.suspect)
         self._watch = HealthWatch(rng)
@@ -74,6 +76,7 @@ class RoutingEngine:
         *,
         kept: Collection[str] = (),
         adjust: Callable[[str, TargetProfile], None] | None = None,
+        roles: Roles | None = None,
     ) -> list[TargetSnapshot]:
         """Choose by another policy and other rules from now on. What is in flight, counted and learned stays.
 
@@ -84,6 +87,7 @@ class RoutingEngine:
                 request but those of sequences that it holds, and finishes what it has in flight.
             kept: Names of the targets whose known profile stays; the others begin with the one passed.
             adjust: Is called with the name and the profile of each target, while nothing is learned.
+            roles: What the targets are there for; None for what they are there for now.
 
         Returns:
             The targets that were not there before, as they begin.
@@ -97,16 +101,20 @@ class RoutingEngine:
             if adjust is not None:
                 for candidate in roster.present:
                     adjust(candidate.target.name, candidate.profile)
+            self._roles = roles or self._roles
             self._apply(policy, rules)
             return [snapshot_of(candidate, 0.0) for candidate in roster.present if id(candidate) not in before]
 
-    def decide(self, context: RoutingContext, now: float, policy: Policy | None = None) -> RoutingDecision:
+    def decide(
+        self, context: RoutingContext, now: float, policy: Policy | None = None, arm: Arm | None = None
+    ) -> RoutingDecision:
         """Choose a target for a request and reserve its slot there, in one step.
 
         Args:
             context: What is asked.
             now: Monotonic seconds.
             policy: Chooses instead of the one in force: an experiment's arm.
+            arm: Whom to choose among, while anybody of it can serve.
 
         Raises:
             RequestError: No target meets the request's constraints; nothing is reserved.
@@ -117,7 +125,8 @@ class RoutingEngine:
             rules, board = self._rules, self._roster.board
             if board is not None and now >= board.due:
                 self._roster.look(now)
-            decision = self._chooser.choose(rules.applied_to(context) if rules.max_latency_ms else context, now, policy)
+            asked = rules.applied_to(context) if rules.max_latency_ms else context
+            decision = self._chooser.choose(asked, now, policy, arm)
             self._retrying.asked += 1
             return decision
 
@@ -160,10 +169,10 @@ class RoutingEngine:
             if decision.witnesses:
                 self._testify(decision, Verdict.TARGET_ERROR, 0.0)
             candidate = decision.candidate
-            if decision.reason == "mirror":
-                self._mirrors.end(decision.alone_ms)
-            else:
+            if decision.reason not in COPIES:
                 candidate.failed += 1
+            elif decision.reason == "mirror":
+                self._mirrors.end(decision.alone_ms)
             candidate.profile.record_failure()
             self._watch.failed(decision, now)
 
@@ -203,8 +212,8 @@ class RoutingEngine:
             self._roster.release(decision, now)
             candidate = decision.candidate
             # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
-            asked = decision.reason != "mirror"
-            if not asked and not decision.is_given_up:
+            asked = decision.reason not in COPIES
+            if not asked and not decision.is_given_up and decision.reason == "mirror":
                 self._mirrors.end(outcome.latency_ms)
             if decision.is_given_up:
                 # It was counted then. But how long an answer takes in the end should be known.
@@ -257,10 +266,35 @@ class RoutingEngine:
             selection.predict((candidate,), decision.work, context.batch_size)
             return self._roster.reserve((context, decision.work), candidate, "mirror", decision.chooser)
 
-    def explain(self, context: RoutingContext, now: float, policy: Policy | None = None) -> Explanation:
+    def copy(self, decision: RoutingDecision, target: str, now: float) -> RoutingDecision | None:
+        """Reserve a slot for a copy of a decided request at a target, which may be one that gets nothing else.
+
+        The decision's reason is ``shadow``; it is to be finished like any other, and counts as no client's request.
+
+        Args:
+            decision: What was decided for the request itself.
+            target: Name of the copy's target.
+            now: Monotonic seconds.
+
+        Returns:
+            None if there is no such target, if it serves the request itself, or if it is in no state to be tried.
+        """
+        with self._lock:
+            candidate = self._roster.by_name.get(target)
+            if candidate is None or candidate is decision.candidate or candidate.in_flight >= candidate.cap:
+                return None
+            if not self._watch.can_be_copied_to(candidate, now):
+                return None
+            candidate.mirrored += 1
+            selection.predict((candidate,), decision.work, decision.context.batch_size)
+            return self._roster.reserve((decision.context, decision.work), candidate, "shadow", decision.chooser)
+
+    def explain(
+        self, context: RoutingContext, now: float, policy: Policy | None = None, arm: Arm | None = None
+    ) -> Explanation:
         """Return what `decide` would do and why; nothing is reserved, counted or learned."""
         with self._lock:
-            return self._chooser.explain(self._rules.applied_to(context), now, policy)
+            return self._chooser.explain(self._rules.applied_to(context), now, policy, arm)
 
     def snapshot(self, now: float) -> list[TargetSnapshot]:
         """Return every target as it stands; last those that have been removed since the model was loaded."""
@@ -313,9 +347,9 @@ class RoutingEngine:
             return self._roster.by_name[target].profile.fixed_and_marginal(work, rows)
 
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
-        self._rules = rules
+        self._policy, self._rules = policy, rules
         self._retrying.go_by(rules.resilience)
-        self._chooser.go_by(policy, rules, self._unfit)
+        self._chooser.go_by(policy, rules, self._roles)
         self._watch.admit(self._chooser.open, rules.resilience.health)
         self._mirrors.share = self._chooser.mirror_share
         self._learner.warmup = rules.warmup
@@ -327,7 +361,7 @@ class RoutingEngine:
     def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
         """Tell the witnesses of a decision how it ended, before anything is learned from that."""
         usual_ms = self._chooser.yardstick.profile.predict_alone(decision.work, decision.context.batch_size)
-        log_ratio = log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else 0.0
+        log_ratio = log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else nan
         for witness in decision.witnesses:
             witness.note(verdict, latency_ms, log_ratio)
 
@@ -336,7 +370,7 @@ class RoutingEngine:
             self._learn_figures(decision, outcome, now)
         if decision.reason == "mirror":
             self._mirrors.answered(decision.candidate, outcome.latency_ms, decision.expected_latency_ms)
-        else:
+        elif decision.reason != "shadow":
             # What a request waits for others is no time in which it keeps its device busy.
             self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
 

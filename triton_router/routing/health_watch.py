@@ -96,6 +96,14 @@ class HealthWatch:
         health = candidate.health
         return health.is_well or (health.stage(self.now) is Stage.TRIAL and not health.is_tried(self.now))
 
+    def can_be_copied_to(self, candidate: Candidate, now: float) -> bool:
+        """Whether a copy may go to a target, which may be none of the members: nobody else brings that up to date."""
+        health = candidate.health
+        if not health.is_well:
+            health.settle(now, self.rules)
+        stage = health.stage(now)
+        return stage is not Stage.OUT and not (stage is Stage.TRIAL and health.is_tried(now))
+
     def reserved(self, decision: RoutingDecision) -> None:
         """Note a decision, just made, for a target that is not simply well: perhaps it is a try."""
         health = decision.candidate.health

@@ -9,7 +9,7 @@ from triton_router.errors import RequestError
 from triton_router.routing import membership
 from triton_router.routing.peers import Peers
 from triton_router.routing.rules import RoutingRules
-from triton_router.routing.types import RoutingDecision
+from triton_router.routing.types import COPIES, RoutingDecision
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -86,6 +86,11 @@ class Roster:
         self.board = board
         self._moor()
 
+    def settle_devices(self, now: float) -> None:
+        """Bring the utilization of all devices up to ``now``, in monotonic seconds."""
+        for device in self.devices:
+            device.settle(now)
+
     def look(self, now: float) -> None:
         """Count the load that the peers have posted, if there are any; ``now`` in monotonic seconds."""
         loads = self.board.loads(now) if self.board is not None else None
@@ -107,7 +112,7 @@ class Roster:
         self.in_flight += 1
         load = candidate.load()
         candidate.take(candidate.alone_ms, counted=self._rules.balance)
-        candidate.chosen += reason != "mirror"
+        candidate.chosen += reason not in COPIES
         if self.board is not None:
             self.board.post(candidate)
         decision = RoutingDecision(

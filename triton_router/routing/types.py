@@ -161,7 +161,7 @@ class Witness(Protocol):
             verdict: How it ended.
             latency_ms: From decision to answer.
             log_ratio: Logarithm of that by the latency that one and the same target, whichever the arm, is expected to
-                need for the request alone; 0 while nothing is known of that target.
+                need for the request alone; NaN while nothing is known of that target, and of a failure.
         """
         ...
 
@@ -180,10 +180,10 @@ class RoutingDecision:
 
     Attributes:
         target: The chosen target.
-        reason: Why, in a word: ``policy``, ``explore``, ``mirror`` (a copy, to learn from), ``sequence``, ``only``
-            (nothing to choose), ``late`` (none is expected to meet the request's latency bound: the fastest),
-            ``panic`` (most targets are out, so some of those were considered all the same), ``retry`` (an attempt
-            elsewhere failed) or ``hedge`` (one elsewhere takes long).
+        reason: Why, in a word: ``policy``, ``explore``, ``mirror`` (a copy, to learn from), ``shadow`` (a copy for a
+            target that was named), ``sequence``, ``only`` (nothing to choose), ``late`` (none is expected to meet the
+            request's latency bound: the fastest), ``panic`` (most targets are out, so some of those were considered
+            all the same), ``retry`` (an attempt elsewhere failed) or ``hedge`` (one elsewhere takes long).
         chooser: The policy that chose; None where there was nothing to choose.
         expected_latency_ms: Predicted time from decision to answer; 0 when nothing is known yet.
         alone_ms: Predicted time if nothing else were in flight; 0 when nothing is known yet.
