@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from triton_router.repository.build.tolerance import TOLERANCES, Difference, difference
+from triton_router.parity.difference import Difference, difference
+from triton_router.parity.tolerance import TOLERANCES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

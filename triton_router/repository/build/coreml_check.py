@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from triton_router.errors import BuildError
+from triton_router.parity.difference import Difference, difference
+from triton_router.parity.tolerance import TOLERANCES
 from triton_router.repository.build import samples
 from triton_router.repository.build.job import Checks
-from triton_router.repository.build.tolerance import TOLERANCES, Difference, difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

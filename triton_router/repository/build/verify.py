@@ -10,11 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from triton_router.errors import BuildError
+from triton_router.parity.answer import meant
+from triton_router.parity.difference import Difference, difference
+from triton_router.parity.tolerance import TOLERANCES, precision
 from triton_router.repository.build.batching import batch_difference, verdict
 from triton_router.repository.build.job import BuildJob, Checks
 from triton_router.repository.build.runtimes import open_onnx, open_pt2
 from triton_router.repository.build.samples import Sample, load
-from triton_router.repository.build.tolerance import TOLERANCES, Difference, difference, precision
 from triton_router.repository.sandbox_child import report_progress
 
 if TYPE_CHECKING:
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
 
     from triton_router.repository.build.job import BatchVerdict
     from triton_router.repository.build.reference import Run
-    from triton_router.repository.build.samples import Tensors
 
-_MASK = "attention_mask"
 _ROUNDS = 30
 _LEAST_ROUNDS = 3
 _SECONDS = 3.0
@@ -71,24 +71,12 @@ def compare(invoke: Run, samples: Sequence[Sample]) -> Difference:
     for sample in samples:
         try:
             answer = invoke(sample.inputs)
-            found = found.worst(difference(_meant(sample, answer), _meant(sample, sample.outputs)))
+            found = found.worst(difference(meant(sample.inputs, answer), meant(sample.inputs, sample.outputs)))
         except (RuntimeError, AssertionError, ValueError) as error:
             shapes = {name: list(value.shape) for name, value in sample.inputs.items()}
             lines = str(error).splitlines() or [type(error).__name__]
             return Difference(problem=f"fails where the parent does not, at {shapes}: {lines[0]}")
     return found
-
-
-def _meant(sample: Sample, outputs: Tensors) -> Tensors:
-    """Leave out of each output what stands at padding: callers ignore it, and rounding may change it at will.
-
-    Padding is where an input called ``attention_mask`` is 0, in outputs that begin with that input's dimensions.
-    """
-    mask = sample.inputs.get(_MASK)
-    if mask is None or not mask.ndim or not mask.any():
-        return outputs
-    there = mask != 0
-    return {name: value[there] if value.shape[: mask.ndim] == mask.shape else value for name, value in outputs.items()}
 
 
 def measure(

@@ -9,7 +9,8 @@ import pytest
 
 from triton_router.repository.build.batching import batch_difference, verdict
 from triton_router.repository.build.samples import Sample, load, save
-from triton_router.repository.build.tolerance import TOLERANCES, difference, precision
+from triton_router.parity.difference import difference
+from triton_router.parity.tolerance import TOLERANCES, precision
 
 if TYPE_CHECKING:
     from pathlib import Path

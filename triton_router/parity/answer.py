@@ -1,0 +1,90 @@
+"""What is kept of an answer to be compared: what counts of it, and no more than can be compared cheaply.
+
+An answer is read on the thread that has just sent it, so that this costs a bounded time whatever a model answers. Both
+answers are cut in the same way: equal ones stay equal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from triton_router.parity.difference import Difference, difference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from triton_router.parity.tolerance import Tolerance
+
+    Array = NDArray[Any]
+
+MAX_ELEMENTS = 1 << 16
+"""Of a larger output, about so many elements are compared, evenly spread over it."""
+_MASK = "attention_mask"
+
+
+class Answer(NamedTuple):
+    """One answer.
+
+    Attributes:
+        outputs: By name, copied; of large ones a part.
+        layout: Type and shape of each, as they were.
+    """
+
+    outputs: Mapping[str, Array]
+    layout: Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def meant(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Leave out of each output what stands at padding: callers ignore it, and rounding may change it at will.
+
+    Padding is where an input called ``attention_mask`` is 0, in outputs that begin with that input's dimensions.
+    """
+    mask = inputs.get(_MASK)
+    if mask is None or not mask.ndim or not mask.any():
+        return dict(outputs)
+    there = mask != 0
+    return {name: value[there] if value.shape[: mask.ndim] == mask.shape else value for name, value in outputs.items()}
+
+
+def kept(inputs: Mapping[str, Array], outputs: Mapping[str, Array], tolerance: Tolerance) -> Answer:
+    """Return what is to be compared of an answer, in memory of its own.
+
+    Args:
+        inputs: What was asked.
+        outputs: What was answered.
+        tolerance: Says which outputs do not count.
+    """
+    counted = {name: value for name, value in outputs.items() if name not in tolerance.ignore}
+    layout = {name: (str(value.dtype), value.shape) for name, value in counted.items()}
+    values = {
+        name: _rows(value) if name in tolerance.argmax else _spread(value)
+        for name, value in meant(inputs, counted).items()
+    }
+    return Answer(values, layout)
+
+
+def compared(actual: Answer, expected: Answer, tolerance: Tolerance) -> Difference:
+    """Return how two answers to the same question differ."""
+    for name in actual.layout.keys() & expected.layout.keys():
+        mine, theirs = actual.layout[name], expected.layout[name]
+        if mine != theirs:
+            return Difference(
+                problem=f"output {name!r} is {mine[0]}{list(mine[1])}, the reference's is {theirs[0]}{list(theirs[1])}"
+            )
+    return difference(actual.outputs, expected.outputs, argmax=tolerance.argmax)
+
+
+def _spread(value: Array) -> Array:
+    if value.size <= MAX_ELEMENTS:
+        return value.copy()
+    return value.reshape(-1)[:: -(-value.size // MAX_ELEMENTS)].copy()
+
+
+def _rows(value: Array) -> Array:
+    """Return rows, none of them cut; the first ones if they are too many."""
+    if value.size <= MAX_ELEMENTS or not value.ndim:
+        return value.copy()
+    rows = value.reshape(-1, value.shape[-1])
+    return rows[: max(1, MAX_ELEMENTS // value.shape[-1])].copy()
