@@ -176,7 +176,7 @@ class RoutingEngine:
             candidate.profile.record_failure()
             self._watch.failed(decision, now)
 
-    def mark(self, target: str, problem: str, now: float, valid_s: float) -> None:
+    def mark(self, target: str, problem: str, now: float, valid_s: float, *, takes_copies: bool = False) -> None:
         """Note what an active check has found.
 
         Args:
@@ -184,10 +184,12 @@ class RoutingEngine:
             problem: What keeps it from serving, in words; "" if it is well. It is left out until a check finds it well.
             now: Monotonic seconds.
             valid_s: Seconds after which the problem is forgotten, if no newer check confirms it.
+            takes_copies: Whether copies of requests go on, because only its answers can show that the problem is over.
         """
         with self._lock:
             if target in self._roster.by_name:
-                self._watch.mark(self._roster.by_name[target], problem, now, valid_s)
+                candidate = self._roster.by_name[target]
+                self._watch.mark(candidate, problem, now, valid_s, takes_copies=takes_copies)
 
     def overdue_ms(self, decision: RoutingDecision) -> float:
         """Return after how long an attempt should be given up, in milliseconds from its decision."""

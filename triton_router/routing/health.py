@@ -57,6 +57,7 @@ class Health:
         cause: Why it went out the last time.
         why: The same in words.
         problem: What a check has found, or "".
+        takes_copies: Whether copies of requests go on while that lasts, which only its answers can show to be over.
         ejections: How often it went out, by cause.
         returns: How often it came back.
     """
@@ -85,6 +86,7 @@ class Health:
         "slow_answers",
         "slow_at",
         "slow_since",
+        "takes_copies",
         "why",
     )
 
@@ -98,6 +100,7 @@ class Health:
         self.cause = Cause.FAILURES
         self.why = ""
         self.problem = ""
+        self.takes_copies = False
         self.ejections: dict[Cause, int] = {}
         self.returns = 0
         self._is_out = False
@@ -118,8 +121,13 @@ class Health:
 
     def stage(self, now: float) -> Stage:
         """Return where it is at ``now``, what a check found included."""
-        if self.is_marked(now):
-            return Stage.OUT
+        return Stage.OUT if self.is_marked(now) else self._stage_unmarked(now)
+
+    def stage_for_copies(self, now: float) -> Stage:
+        """Return the same as far as it concerns copies of requests."""
+        return self._stage_unmarked(now) if self.takes_copies else self.stage(now)
+
+    def _stage_unmarked(self, now: float) -> Stage:
         if self._is_out:
             return Stage.OUT if now < self._out_until else Stage.TRIAL
         return Stage.RETURNING if self._is_ramping and now < self._full_at else Stage.WELL

@@ -101,7 +101,7 @@ class HealthWatch:
         health = candidate.health
         if not health.is_well:
             health.settle(now, self.rules)
-        stage = health.stage(now)
+        stage = health.stage_for_copies(now)
         return stage is not Stage.OUT and not (stage is Stage.TRIAL and health.is_tried(now))
 
     def reserved(self, decision: RoutingDecision) -> None:
@@ -149,8 +149,11 @@ class HealthWatch:
         if decision.is_trial:
             decision.candidate.health.try_ends()
 
-    def mark(self, candidate: Candidate, problem: str, now: float, valid_s: float) -> None:
+    def mark(
+        self, candidate: Candidate, problem: str, now: float, valid_s: float, *, takes_copies: bool = False
+    ) -> None:
         """Note what a check has found about a target; "" for nothing."""
+        candidate.health.takes_copies = takes_copies
         candidate.health.mark(problem, now, valid_s, self.rules)
         candidate.health.settle(now, self.rules)
         self.all_well = all(member.health.is_well for member in self.members)
