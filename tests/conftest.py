@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,13 +15,23 @@ from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from triton_router.testing.triton_server import TritonServer
 
 # How long an example takes says nothing on a machine that is busy with something else.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+_TESTS = Path(__file__).parent
+_ALONE = {"integration", "chaos"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what works with servers: it must not run beside anything else."""
+    for item in items:
+        if item.path.relative_to(_TESTS).parts[0] in _ALONE:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.fixture(scope="session", autouse=True)

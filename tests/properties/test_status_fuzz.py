@@ -25,7 +25,10 @@ from triton_router.serving.status_socket import StatusSocket, read_statuses
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's"),
+    pytest.mark.alone,  # sockets are named after the parent process, which tests run side by side have in common
+]
 
 COUNTS = ("in_flight", "chosen", "succeeded", "failed", "refused", "cancelled")
 STATUS: dict[str, Any] = {

@@ -14,7 +14,10 @@ from triton_router.serving.status_socket import StatusSocket
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's"),
+    pytest.mark.alone,  # sockets are named after the parent process, which tests run side by side have in common
+]
 
 EVIL = "evil\x1b[2J\u202e\x9b\x7f"
 

@@ -20,7 +20,10 @@ from triton_router.serving.status_socket import StatusSocket, read_statuses
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's"),
+    pytest.mark.alone,  # sockets are named after the parent process, which tests run side by side have in common
+]
 
 NEWER_OF_A_TARGET = {
     "consecutive_failures": 0,
@@ -70,7 +73,7 @@ STATUS: dict[str, Any] = {
 }
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"
-SERVER = 4_000_000_001  # larger than any process id, so that nothing else on the machine is asked
+SERVER = 4_000_000_001 + os.getpid()  # larger than any process id, so that nothing else on the machine is asked
 
 
 @contextmanager

@@ -442,5 +442,6 @@ def test_a_read_only_directory_is_still_read(tmp_path: Path, pytestconfig: pytes
         )
     finally:
         tmp_path.chmod(0o755)
-    (said,) = done.stdout.splitlines()
+    said = done.stdout
+    assert said.count("\n") == 1, said
     assert "Permission denied" in said
