@@ -7,7 +7,7 @@ refused, never dropped: a request must not silently mean something else behind a
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
@@ -15,7 +15,7 @@ from triton_router.serving.overrides import OWN_PREFIX, overrides
 from triton_router.serving.parameters import parameters_in, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,6 +37,18 @@ class Alike(NamedTuple):
     outputs: frozenset[str]
     parameters: str
     timeout_us: int
+
+
+class Asked(Protocol):
+    """What a request asks of a target besides its inputs: a client's own, or a copy of that."""
+
+    def requested_output_names(self) -> Iterable[str]:
+        """Return the outputs that are wanted."""
+        ...
+
+    def parameters(self) -> str:
+        """Return the parameters as JSON."""
+        ...
 
 
 class Forwarder:
@@ -151,7 +163,7 @@ class Forwarder:
             **self._span(span_of),
         )
 
-    def copy_for(self, target: Target, request: Request, inputs: Mapping[str, NDArray[Any]]) -> BlsRequest:
+    def copy_for(self, target: Target, request: Asked, inputs: Mapping[str, NDArray[Any]]) -> BlsRequest:
         """Return a request for ``target`` like a client's, which may outlive that: its own inputs, no id, no span.
 
         Raises:

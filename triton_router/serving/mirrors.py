@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.routing.types import Outcome, Verdict
+from triton_router.serving.copied_request import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from triton_router.serving.stub import BlsRequest
     from triton_router.serving.worker_pool import WorkerPool
 
-MAX_BYTES = 1 << 20
-"""Inputs of a request that may be copied: a larger copy would be felt by the request itself."""
-MAX_STRINGS = 64
-"""Likewise elements of a BYTES tensor, each of which costs a microsecond."""
 _NEVER = float("inf")
 
 
@@ -106,17 +103,8 @@ class Mirrors:
 
     def _copied(self, attempt: Attempt, decision: RoutingDecision) -> BlsRequest | None:
         """Return the copy; None if the request's inputs are too large for one or not in this machine's memory."""
-        request = attempt.exchange.request
-        inputs = request.inputs()
-        if not all(tensor.is_cpu() for tensor in inputs):
-            return None
-        arrays = {tensor.name(): tensor.as_numpy() for tensor in inputs}
-        if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
-            return None
-        if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays.values()):
-            return None
-        own = {name: array.copy() for name, array in arrays.items()}
-        return self._forwarder.copy_for(decision.target, request, own)
+        copy = copied(attempt.exchange.request)
+        return self._forwarder.copy_for(decision.target, copy, copy.inputs) if copy is not None else None
 
     def _run(self, copy: BlsRequest, decision: RoutingDecision) -> None:
         begun_at = self._clock()

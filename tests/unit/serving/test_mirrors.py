@@ -16,9 +16,10 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
+from triton_router.serving.copied_request import MAX_BYTES
 from triton_router.serving.exchange import Attempt, Exchange
 from triton_router.serving.forwarding import Forwarder
-from triton_router.serving.mirrors import MAX_BYTES, Mirrors
+from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
 from triton_router.serving.worker_pool import WorkerPool
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
