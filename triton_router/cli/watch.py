@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from triton_router.cli import output
 from triton_router.cli.command import Subparsers, add_parser
-from triton_router.cli.models import header
+from triton_router.cli.connection import header
 
 if TYPE_CHECKING:
     import argparse

@@ -13,6 +13,9 @@ from triton_router.errors import (
     UnsupportedError,
 )
 
+NOT_ON_REQUEST = "explicit model load / unload is not allowed"
+"""What Triton says where it polls its repository, or loads once and then no more."""
+
 _AT = re.compile(r"\s*At:\s*\n\s*(?P<where>\S[^\n]*)")
 _LOAD_FAILED = re.compile(r"^(failed to load|load failed for) (model )?'[^']*':\s*")
 _STATE = re.compile(r"version (?P<version>\d+) is at UNAVAILABLE state: ")
@@ -28,7 +31,7 @@ def explain(message: str, status: str, *, model: str, url: str) -> TritonRouterE
         model: The model that was asked for, or empty.
         url: The server, for the message.
     """
-    if "explicit model load / unload is not allowed" in message:
+    if NOT_ON_REQUEST in message:
         return UnsupportedError(
             f"the server at {url} does not load or unload models on request: {message}",
             hint="start it with: triton-router serve --repository DIR --model-control-mode explicit",
