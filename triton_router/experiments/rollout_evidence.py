@@ -1,0 +1,71 @@
+"""What one instance has of a rollout, as read back: from its own state or from another instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from triton_router.experiments.rollout_plan import ENDED, PHASES
+from triton_router.experiments.strata import Strata
+from triton_router.profiling.validation import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from triton_router.experiments.rollout_plan import RolloutPlan
+
+_MOST_PEERS = 1024
+
+
+class RolloutEvidence:
+    """Evidence of a rollout, checked.
+
+    Args:
+        plan: Whose evidence it must be.
+        value: What was stored or sent.
+
+    Attributes:
+        phase: That instance's.
+        share: Likewise.
+        is_by_hand: Whether somebody has set that share.
+        is_same_canary: Whether it is of the targets that are the canary now.
+        strata: What it saw.
+
+    Raises:
+        ValueError: It is another rollout's, or none at all.
+    """
+
+    __slots__ = ("is_by_hand", "is_same_canary", "phase", "share", "strata", "values")
+
+    def __init__(self, plan: RolloutPlan, value: object) -> None:
+        values = State(value, "a rollout")
+        self.values = values
+        if values.text("id") != plan.id:
+            raise ValueError(f"a rollout other than {plan.id!r}")
+        self.phase = values.text("phase")
+        if self.phase not in PHASES:
+            raise ValueError("a rollout in a phase that there is not")
+        self.share = values.number("share", 0.0, 1.0)
+        self.is_by_hand = values.count("by_hand") > 0
+        self.is_same_canary = values.rows("canary") == sorted(plan.canary)
+        self.strata = Strata.from_state(values.part("strata"), plan.id)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether that instance has come to an end of it."""
+        return self.phase in ENDED
+
+
+def sound_peers(plan: RolloutPlan, peers: Sequence[object]) -> list[RolloutEvidence]:
+    """Return the evidence of other instances that is about this rollout; whatever else they sent is left out."""
+    return list(_sound(plan, peers[:_MOST_PEERS]))
+
+
+def _sound(plan: RolloutPlan, peers: Sequence[object]) -> Iterable[RolloutEvidence]:
+    for peer in peers:
+        try:
+            evidence = RolloutEvidence(plan, peer)
+        except ValueError:
+            # The caller reports how many were left out: an instance that follows an older file is nothing unusual.
+            continue
+        if evidence.is_same_canary:
+            yield evidence

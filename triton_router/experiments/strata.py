@@ -1,0 +1,164 @@
+"""What was seen of a canary and of stable, apart for each share and each ten minutes.
+
+Arms are compared within a stratum: traffic that is slow at night and a canary that gets more of it by day would
+otherwise look like a slow canary. A request counts where it was assigned, however late its answer comes.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from triton_router.experiments.tally import Tally, total
+from triton_router.profiling.validation import State, count, number, row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EPOCH_S = 600.0
+"""Seconds after which a new stratum begins, at the same share."""
+_MOST = 144
+"""Strata that are kept: those of a day at one share."""
+_MOST_EPOCHS = 2**40
+
+
+class Stratum:
+    """One share, for a while.
+
+    Attributes:
+        share: Of the requests that the canary gets, 0 to 1.
+        epoch: Its number among those of the rollout, counted by time.
+        canary: What its requests came to.
+        stable: What the others came to.
+        compared: Answers of the canary that were compared with stable's.
+        diverged: Those that differed by more than the tolerance.
+    """
+
+    __slots__ = ("canary", "compared", "diverged", "epoch", "share", "stable")
+
+    def __init__(self, share: float, epoch: int, id_: str = "") -> None:
+        self.share = share
+        self.epoch = epoch
+        self.canary = Tally(f"{id_}/canary")
+        self.stable = Tally(f"{id_}/stable")
+        self.compared = self.diverged = 0
+
+    @property
+    def exposure(self) -> float:
+        """Share of the requests that a failure is expected to hit the canary with, were both equally good.
+
+        That is the share, or more where a caller with many requests is among the canary's. A test for a larger share
+        holds for a smaller one as well: the larger of both is taken.
+        """
+        if self.share >= 1.0:
+            return 1.0
+        seen = self.canary.answers + self.stable.answers
+        observed = (self.canary.answers + _PRIOR * self.share) / (seen + _PRIOR)
+        return max(self.share, observed)
+
+    def add(self, other: Stratum) -> None:
+        """Count in what another instance saw."""
+        self.canary.add(other.canary)
+        self.stable.add(other.stable)
+        self.compared += other.compared
+        self.diverged += other.diverged
+
+    def state(self) -> list[object]:
+        """Return it as plain data."""
+        return [self.share, self.epoch, self.canary.state(), self.stable.state(), self.compared, self.diverged]
+
+    @classmethod
+    def from_state(cls, value: object, id_: str = "") -> Stratum:
+        """Return the stratum of a state, or raise ValueError."""
+        share, epoch, canary, stable, compared, diverged = row(value, _WHERE, 6)
+        stratum = cls(number(share, _WHERE, 0.0, 1.0), min(count(epoch, _WHERE), _MOST_EPOCHS), id_)
+        stratum.canary = Tally.from_state(canary, stratum.canary.label)
+        stratum.stable = Tally.from_state(stable, stratum.stable.label)
+        stratum.compared, stratum.diverged = count(compared, _WHERE), count(diverged, _WHERE)
+        if stratum.diverged > stratum.compared:
+            raise ValueError(f"{_WHERE} has more that diverged than was compared")
+        return stratum
+
+
+_PRIOR = 100.0
+"""Requests with which the declared share is believed against the observed one."""
+_WHERE = "a stratum"
+
+
+class Strata:
+    """All that was seen in a rollout, oldest first. The caller holds a lock.
+
+    Attributes:
+        forgotten: Strata that were dropped, being the oldest of too many.
+    """
+
+    __slots__ = ("_by_key", "_id", "forgotten")
+
+    def __init__(self, id_: str = "") -> None:
+        self._id = id_
+        self._by_key: dict[tuple[int, float], Stratum] = {}
+        self.forgotten = 0
+
+    def at(self, share: float, epoch: int) -> Stratum:
+        """Return the stratum of a share and time, a new one if need be."""
+        stratum = self._by_key.get((epoch, share))
+        if stratum is None:
+            if len(self._by_key) >= _MOST:
+                del self._by_key[next(iter(self._by_key))]
+                self.forgotten += 1
+            stratum = self._by_key[epoch, share] = Stratum(share, epoch, self._id)
+        return stratum
+
+    def all(self) -> list[Stratum]:
+        """Return them, oldest first."""
+        return list(self._by_key.values())
+
+    def canary(self) -> Tally:
+        """Return the sum of the canary's tallies."""
+        return total(stratum.canary for stratum in self._by_key.values())
+
+    def stable(self) -> Tally:
+        """Return the sum of stable's."""
+        return total(stratum.stable for stratum in self._by_key.values())
+
+    def answers_at(self, share: float) -> int:
+        """Return how many answers the canary gave while it had a share."""
+        return sum(one.canary.answers for one in self._by_key.values() if one.share == share)
+
+    def plus(self, others: Iterable[Strata]) -> Strata:
+        """Return the sum of this and others, in the order of time."""
+        result = Strata(self._id)
+        result.forgotten = self.forgotten
+        keyed: dict[tuple[int, float], Stratum] = {}
+        for stratum in chain(self.all(), *(other.all() for other in others)):
+            key = stratum.epoch, stratum.share
+            keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._id)).add(stratum)
+        kept = sorted(keyed)[-_MOST:]
+        result._by_key = {key: keyed[key] for key in kept}
+        return result
+
+    def state(self) -> dict[str, object]:
+        """Return it as plain data; strata without anything are left out."""
+        rows = [one.state() for one in self._by_key.values() if _has_anything(one)]
+        return {"forgotten": self.forgotten, "rows": rows}
+
+    @classmethod
+    def from_state(cls, state: State, id_: str = "") -> Strata:
+        """Return the strata of a state, or raise ValueError."""
+        strata = cls(id_)
+        strata.forgotten = state.count("forgotten")
+        rows = state.rows("rows")
+        if len(rows) > _MOST:
+            raise ValueError(f"{len(rows)} strata are more than a rollout keeps")
+        for value in rows:
+            stratum = Stratum.from_state(value, id_)
+            key = stratum.epoch, stratum.share
+            if key in strata._by_key:
+                raise ValueError("a stratum stands twice")
+            strata._by_key[key] = stratum
+        return strata
+
+
+def _has_anything(stratum: Stratum) -> bool:
+    arms = (stratum.canary, stratum.stable)
+    return bool(stratum.compared or any(arm.answers or arm.refused or arm.cancelled for arm in arms))
