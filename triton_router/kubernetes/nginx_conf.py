@@ -31,10 +31,17 @@ events {{
 }}
 
 http {{
+    # Beside this file: where a distribution has them they take root.
     client_body_temp_path client_body_temp;
     proxy_temp_path proxy_temp;
+    fastcgi_temp_path fastcgi_temp;
+    uwsgi_temp_path uwsgi_temp;
+    scgi_temp_path scgi_temp;
+
+    # As much as Triton takes; tensors are kept in memory, both ways, and nothing is written to the disk.
     client_max_body_size 64m;
-    client_body_buffer_size 1m;
+    client_body_buffer_size 64m;
+    proxy_max_temp_file_size 0;
 
     log_format canary '$time_iso8601 $status $request_time $canary_track $canary_version "$request"';
     access_log access.log canary;
