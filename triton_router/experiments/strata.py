@@ -36,11 +36,10 @@ class Stratum:
 
     __slots__ = ("canary", "compared", "diverged", "epoch", "share", "stable")
 
-    def __init__(self, share: float, epoch: int, id_: str = "") -> None:
+    def __init__(self, share: float, epoch: int, labels: tuple[str, str] = ("", "")) -> None:
         self.share = share
         self.epoch = epoch
-        self.canary = Tally(f"{id_}/canary")
-        self.stable = Tally(f"{id_}/stable")
+        self.canary, self.stable = Tally(labels[0]), Tally(labels[1])
         self.compared = self.diverged = 0
 
     @property
@@ -68,10 +67,10 @@ class Stratum:
         return [self.share, self.epoch, self.canary.state(), self.stable.state(), self.compared, self.diverged]
 
     @classmethod
-    def from_state(cls, value: object, id_: str = "") -> Stratum:
+    def from_state(cls, value: object, labels: tuple[str, str]) -> Stratum:
         """Return the stratum of a state, or raise ValueError."""
         share, epoch, canary, stable, compared, diverged = row(value, _WHERE, 6)
-        stratum = cls(number(share, _WHERE, 0.0, 1.0), min(count(epoch, _WHERE), _MOST_EPOCHS), id_)
+        stratum = cls(number(share, _WHERE, 0.0, 1.0), min(count(epoch, _WHERE), _MOST_EPOCHS), labels)
         stratum.canary = Tally.from_state(canary, stratum.canary.label)
         stratum.stable = Tally.from_state(stable, stratum.stable.label)
         stratum.compared, stratum.diverged = count(compared, _WHERE), count(diverged, _WHERE)
@@ -88,14 +87,18 @@ _WHERE = "a stratum"
 class Strata:
     """All that was seen in a rollout, oldest first. The caller holds a lock.
 
+    Args:
+        id_: Of the rollout or experiment.
+        arms: What its two arms are called: the new one, the other.
+
     Attributes:
         forgotten: Strata that were dropped, being the oldest of too many.
     """
 
-    __slots__ = ("_by_key", "_id", "forgotten")
+    __slots__ = ("_by_key", "_labels", "forgotten")
 
-    def __init__(self, id_: str = "") -> None:
-        self._id = id_
+    def __init__(self, id_: str = "", arms: tuple[str, str] = ("canary", "stable")) -> None:
+        self._labels = f"{id_}/{arms[0]}", f"{id_}/{arms[1]}"
         self._by_key: dict[tuple[int, float], Stratum] = {}
         self.forgotten = 0
 
@@ -106,7 +109,7 @@ class Strata:
             if len(self._by_key) >= _MOST:
                 del self._by_key[next(iter(self._by_key))]
                 self.forgotten += 1
-            stratum = self._by_key[epoch, share] = Stratum(share, epoch, self._id)
+            stratum = self._by_key[epoch, share] = Stratum(share, epoch, self._labels)
         return stratum
 
     def all(self) -> list[Stratum]:
@@ -127,12 +130,13 @@ class Strata:
 
     def plus(self, others: Iterable[Strata]) -> Strata:
         """Return the sum of this and others, in the order of time."""
-        result = Strata(self._id)
+        result = Strata()
+        result._labels = self._labels
         result.forgotten = self.forgotten
         keyed: dict[tuple[int, float], Stratum] = {}
         for stratum in chain(self.all(), *(other.all() for other in others)):
             key = stratum.epoch, stratum.share
-            keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._id)).add(stratum)
+            keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._labels)).add(stratum)
         kept = sorted(keyed)[-_MOST:]
         result._by_key = {key: keyed[key] for key in kept}
         return result
@@ -143,15 +147,15 @@ class Strata:
         return {"forgotten": self.forgotten, "rows": rows}
 
     @classmethod
-    def from_state(cls, state: State, id_: str = "") -> Strata:
+    def from_state(cls, state: State, id_: str = "", arms: tuple[str, str] = ("canary", "stable")) -> Strata:
         """Return the strata of a state, or raise ValueError."""
-        strata = cls(id_)
+        strata = cls(id_, arms)
         strata.forgotten = state.count("forgotten")
         rows = state.rows("rows")
         if len(rows) > _MOST:
             raise ValueError(f"{len(rows)} strata are more than a rollout keeps")
         for value in rows:
-            stratum = Stratum.from_state(value, id_)
+            stratum = Stratum.from_state(value, strata._labels)
             key = stratum.epoch, stratum.share
             if key in strata._by_key:
                 raise ValueError("a stratum stands twice")

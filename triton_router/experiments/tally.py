@@ -82,6 +82,11 @@ class Tally:
             self.cancelled += 1
 
     @property
+    def seen(self) -> int:
+        """All requests that ended."""
+        return self.answers + self.refused + self.cancelled
+
+    @property
     def ratio_moments(self) -> Moments:
         """Of the log ratios."""
         return Moments(self.measured, self.ratios, self.ratio_squares)
