@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.properties.hostile import PROFILE, VALUES, refused_well
 from triton_router.errors import TritonRouterError
 from triton_router.experiments.split import Split
-from triton_router.experiments.splitting_engine import SplittingEngine
+from triton_router.experiments.splitting_engine import SplittingEngine, Trials
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
@@ -48,7 +48,7 @@ def engine() -> SplittingEngine:
     targets = [(Target("a", "m", None, Backend.CPU), TargetProfile([(16, 1.0)]))]
     targets.append((Target("b", "n", None, Backend.GPU), TargetProfile([(16, 2.0)])))
     split = Split("e", policy_named("latency"), policy_named("random"), 0.5)
-    return SplittingEngine(targets, (policy_named("latency"), RoutingRules()), split, "m", rng=lambda: 0.5)
+    return SplittingEngine(targets, (policy_named("latency"), RoutingRules()), Trials(split), "m", rng=lambda: 0.5)
 
 
 def _routed_or_refused(text: str) -> bool:

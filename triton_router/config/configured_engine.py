@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triton_router.config.routing_of import routing_of, splits_of
+from triton_router.config.routing_of import routing_of, trials_of
 from triton_router.experiments.splitting_engine import SplittingEngine
 from triton_router.profiling.figures import UNKNOWN_FIGURE, Figure, Source
 from triton_router.profiling.profile import TargetProfile
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from triton_router.config.router_config import RouterConfig, TargetConfig
-    from triton_router.experiments.split import Split
     from triton_router.profiling.roofline import RooflinePrior
     from triton_router.routing.snapshot import TargetSnapshot
 
@@ -45,7 +44,7 @@ def configured_engine(
     return SplittingEngine(
         targets,
         routing_of(config, model),
-        _split_of(config, model),
+        trials_of(config, model),
         model,
         rng=rng,
         log_propensities=config.decision_log is not None,
@@ -61,7 +60,7 @@ def reconfigure(
     kept: Collection[str],
     priors: Mapping[str, RooflinePrior] = _NO_PRIORS,
 ) -> list[TargetSnapshot]:
-    """Have an engine go on by other settings.
+    """Have an engine go on by other settings; what it is to try of them, `SplittingEngine.follow` was told before.
 
     Args:
         engine: As `configured_engine` made it.
@@ -74,12 +73,9 @@ def reconfigure(
     Returns:
         The targets that are new, as they begin.
     """
-    split = _split_of(config, model)
-    added = engine.reconfigure(
+    return engine.reconfigure(
         *routing_of(config, model), _targets(config, learned, priors), kept=kept, adjust=_adjustment(config)
     )
-    engine.split_by(split)
-    return added
 
 
 def target_of(settings: TargetConfig) -> Target:
@@ -106,10 +102,6 @@ def _targets(
         (target_of(settings), learned.get(settings.name) or _fresh(settings, priors.get(settings.name)))
         for settings in config.targets
     ]
-
-
-def _split_of(config: RouterConfig, model: str) -> Split | None:
-    return next((split for split in splits_of(config) if split.covers(model)), None)
 
 
 def _adjustment(config: RouterConfig) -> Callable[[str, TargetProfile], None]:

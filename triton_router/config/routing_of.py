@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triton_router.config.router_config import RouterConfig
+from triton_router.experiments.gate import Gate
+from triton_router.experiments.rollout import RolloutPlan
 from triton_router.experiments.split import Split
+from triton_router.experiments.splitting_engine import Trials
 from triton_router.routing.resilience import HealthRules, Resilience
 from triton_router.routing.rules import RoutingRules
 
 if TYPE_CHECKING:
+    from triton_router.config.rollout_settings import RolloutConfig
     from triton_router.config.routing_settings import ExperimentSettings, RoutingSettings
     from triton_router.routing.policies import Policy
 
@@ -44,6 +48,41 @@ def routing_of(settings: RoutingSettings, model: str) -> tuple[Policy, RoutingRu
 def splits_of(settings: RoutingSettings) -> tuple[Split, ...]:
     """Return the experiments that take place, in the order of the settings."""
     return tuple(_split(test) for test in settings.ab_tests) if settings.router_config.enable_ab_testing else ()
+
+
+def trials_of(config: RouterConfig, model: str) -> Trials:
+    """Return what a routed model's requests take part in."""
+    split = next((split for split in splits_of(config) if split.covers(model)), None)
+    plan = plan_of(config.rollout, compares=not config.streaming) if config.rollout else None
+    return Trials(split, plan, config.shadow.target if config.shadow else "")
+
+
+def plan_of(rollout: RolloutConfig, *, compares: bool = True) -> RolloutPlan:
+    """Return what is wanted of a rollout.
+
+    Args:
+        rollout: The settings.
+        compares: Whether the canary's answers can be compared with others: those that are streamed cannot.
+    """
+    gate = rollout.gate
+    return RolloutPlan(
+        id=rollout.id,
+        canary=frozenset(rollout.canary),
+        steps=tuple(percent / 100.0 for percent in rollout.steps),
+        hold_s=rollout.hold_s,
+        weight=None if rollout.weight is None else rollout.weight / 100.0,
+        is_paused=rollout.paused,
+        outcome=rollout.outcome.value if rollout.outcome else "",
+        by=rollout.by,
+        gate=Gate(
+            min_requests=gate.min_requests,
+            max_error_factor=gate.max_error_factor,
+            max_latency_increase=gate.max_latency_increase,
+            max_mismatch=gate.max_mismatch if compares else 1.0,
+            false_alarms=gate.false_alarms,
+            rollback=gate.rollback,
+        ),
+    )
 
 
 def resilience_of(settings: RoutingSettings) -> Resilience:

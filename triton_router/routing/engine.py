@@ -44,7 +44,12 @@ class RoutingEngine:
         rules: What holds whatever the policy.
         roles: What the targets are there for.
         log_propensities: Whether each decision carries its probability; takes a few microseconds.
+
+    Attributes:
+        wants_keys: Whether it matters what a request's caller stays with.
     """
+
+    wants_keys = False
 
     def __init__(
         self,

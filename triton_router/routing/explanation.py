@@ -54,6 +54,7 @@ class Explanation:
         chosen: The most probable target; None if the request's constraints leave none.
         reason: As `RoutingDecision.reason`, or ``refused``, or ``full`` (the request would wait).
         fallbacks: Where the request goes if the chosen one fails, best first.
+        arms: Which arms of experiments the request is in.
     """
 
     policy: str
@@ -62,6 +63,7 @@ class Explanation:
     reason: str
     targets: list[TargetExplanation]
     fallbacks: list[Target]
+    arms: tuple[str, ...] = ()
 
 
 def explained(

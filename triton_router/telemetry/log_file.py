@@ -23,12 +23,14 @@ class LogFile:
         path: Where it lies.
         head: First line of every file.
         max_bytes: Size from which on a new one is begun.
+        durable: Whether lines are on the disk before `append` returns.
     """
 
-    def __init__(self, path: Path, head: str, max_bytes: int) -> None:
+    def __init__(self, path: Path, head: str, max_bytes: int, *, durable: bool = False) -> None:
         self.path = path
         self._head = head.encode()
         self._max_bytes = max_bytes
+        self._durable = durable
         self._fd = -1
         self._size = 0
 
@@ -56,6 +58,21 @@ class LogFile:
             self.close()
             raise
         self._size += len(data)
+
+    def hold(self) -> bool:
+        """Open the file, so that no other process writes it; False if another one holds it.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        if self._fd >= 0 and not self._is_in_place():
+            self.close()
+        if self._fd < 0:
+            try:
+                self._open()
+            except BlockingIOError:
+                return False
+        return True
 
     def close(self) -> None:
         """Let the file go."""
@@ -88,6 +105,8 @@ class LogFile:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
+        if self._durable:
+            os.fsync(self._fd)
 
 
 def _refuse_device(fd: int) -> None:

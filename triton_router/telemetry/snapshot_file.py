@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,11 +33,16 @@ _Pair = Annotated[tuple[int, float], Field(strict=False)]
 _ShortText = Annotated[str, Field(max_length=512)]
 
 
-class _Part(BaseModel):
+class StatePart(BaseModel):
+    """A part of a file in the state directory."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class TargetIdentity(_Part):
+_State = TypeVar("_State", bound=StatePart)
+
+
+class TargetIdentity(StatePart):
     """Which model a profile was learned of. What was learned of another one is not worth having.
 
     Attributes:
@@ -51,14 +56,14 @@ class TargetIdentity(_Part):
     measured: Annotated[tuple[_Pair, ...], Field(max_length=64, strict=False)]
 
 
-class TargetState(_Part):
+class TargetState(StatePart):
     """One target's profile, as `TargetProfile.state` gave it."""
 
     identity: TargetIdentity
     profile: dict[str, Any]
 
 
-class Snapshot(_Part):
+class Snapshot(StatePart):
     """What one instance of a routed model has learned.
 
     Attributes:
@@ -99,7 +104,7 @@ def read_snapshot(path: Path) -> Snapshot:
         InvalidInputError: It is no snapshot, or one of a newer version, or cannot be read.
     """
     try:
-        return _parsed(_bytes_of(path))
+        return read_state(path, Snapshot, MAX_BYTES)
     except FileNotFoundError:
         raise NotFoundError(f"there is no snapshot {path}", hint="check the path") from None
     except OSError as error:
@@ -108,7 +113,7 @@ def read_snapshot(path: Path) -> Snapshot:
         ) from error
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(
-            f"{path} is not a snapshot that can be used: {_in_a_line(error)}",
+            f"{path} is not a snapshot that can be used: {in_a_line(error)}",
             hint="remove it; the router learns afresh, from the latencies measured at build time",
         ) from error
 
@@ -126,23 +131,26 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     replace_private(path, data)
 
 
-def _bytes_of(path: Path) -> bytes:
-    # Neither a link to elsewhere nor a pipe, which would keep the reader waiting, is a snapshot.
+def read_state(path: Path, kind: type[_State], max_bytes: int) -> _State:
+    """Read a file of the state directory.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not of this kind, or of a newer version, or has more than ``max_bytes``.
+        RecursionError: It is nested too deeply.
+    """
+    # Neither a link to elsewhere nor a pipe, which would keep the reader waiting, is one.
     with open_regular(path, follow_links=False) as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"it has more than {MAX_BYTES} bytes")
-    return data
-
-
-def _parsed(data: bytes) -> Snapshot:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
     document: object = json.loads(data.decode("utf-8"), parse_constant=_not_finite, parse_float=_finite)
     found = document.get("schema_version") if isinstance(document, dict) else None
     if isinstance(found, int) and found > SCHEMA:
         raise ValueError(
             f"it has schema {shortened(str(found), 20)}, of a newer triton-router; this one reads {SCHEMA}"
         )
-    return Snapshot.model_validate(document)
+    return kind.model_validate(document)
 
 
 def _finite(text: str) -> float:
@@ -154,7 +162,8 @@ def _not_finite(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
 
 
-def _in_a_line(error: BaseException) -> str:
+def in_a_line(error: BaseException) -> str:
+    """Return what is wrong with a file, for a message."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -67,10 +67,8 @@ class StateDirectory:
     def __init__(self, path: Path, model: str, instance: str) -> None:
         self.path = path
         self._model = model
-        # Models may be called anything; a digest keeps two apart whose names look alike as files.
-        digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
-        self._stem = f"{_safe(model)}-{digest}"
-        self.file = path / f"{self._stem}@{_safe(instance)}.json"
+        self._stem = stem_of(model)
+        self.file = path / f"{self._stem}@{safe(instance)}.json"
         self.previous = _previous_of(self.file)
 
     def find(self, *, set_aside: bool = True) -> Found:
@@ -101,7 +99,7 @@ class StateDirectory:
             try:
                 snapshot = self._usable(file)
             except TritonRouterError as error:
-                done = _set_aside(file) if set_aside else "it is left out"
+                done = set_aside_file(file) if set_aside else "it is left out"
                 own = self._last_good() if file == self.file else own
                 resumed = "goes on from the one before it" if file == self.file and own else "starts afresh"
                 problems.append(f"{error.message}; {done}; learning {resumed}")
@@ -182,7 +180,14 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _set_aside(file: Path) -> str:
+def stem_of(model: str) -> str:
+    """Return how the names of a routed model's files begin."""
+    # Models may be called anything; a digest keeps two apart whose names look alike as files.
+    digest = hashlib.sha256(model.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{safe(model)}-{digest}"
+
+
+def set_aside_file(file: Path) -> str:
     """Give an unusable file another name and return what was done, for the log."""
     numbers = range(1, MAX_SET_ASIDE + 1)
     names = [file.with_name(f"{file.name}.corrupt-{number}") for number in numbers]
@@ -194,5 +199,6 @@ def _set_aside(file: Path) -> str:
     return f"set aside as {printable(place.name)}, to be looked at or removed"
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
+    """Return a name as a part of a file's name."""
     return _UNSAFE.sub("_", name)[:80] or "_"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from triton_router.experiments.assignment import is_treated, position
 from triton_router.experiments.split import Arm, Assignment, Split
-from triton_router.experiments.splitting_engine import SplittingEngine
+from triton_router.experiments.splitting_engine import SplittingEngine, Trials
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
@@ -82,7 +82,7 @@ def test_an_engine_decides_by_arm() -> None:
     engine = SplittingEngine(
         [(Target("a", "a"), TargetProfile([(1, 1.0)])), (Target("b", "b"), TargetProfile([(1, 2.0)]))],
         (policy_named("power"), RoutingRules()),
-        split(0.5),
+        Trials(split(0.5)),
         "m",
         rng=random.Random(2).random,
     )
@@ -104,7 +104,7 @@ def test_an_engine_explains_by_arm() -> None:
     engine = SplittingEngine(
         [(Target("a", "a"), TargetProfile([(1, 1.0)])), (Target("b", "b"), TargetProfile([(1, 2.0)]))],
         (policy_named("power"), RoutingRules()),
-        split(0.5),
+        Trials(split(0.5)),
         "m",
         rng=random.Random(2).random,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from triton_router.errors import AllFullError
 from triton_router.experiments.split import Split
-from triton_router.experiments.splitting_engine import SplittingEngine
+from triton_router.experiments.splitting_engine import SplittingEngine, Trials
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
@@ -264,7 +264,7 @@ def test_requests_of_an_experiment_are_tried_again_by_their_arms_policy() -> Non
         for name, price, ms in (("a", 1.0, 9.0), ("b", 2.0, 9.0), ("c", 90.0, 1.0))
     ]
     engine = SplittingEngine(
-        targets, (policy_named("latency"), RoutingRules()), split, "m", rng=random.Random(1).random
+        targets, (policy_named("latency"), RoutingRules()), Trials(split), "m", rng=random.Random(1).random
     )
     first = engine.decide(REQUEST, 0.0)
     second = engine.again([first], 0.0)
