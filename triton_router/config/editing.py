@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.config.loading import parse_yaml, read_text
 from triton_router.config.router_config import validate_router_config
@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    Change = Callable[[Splice], None]
+    Change = Callable[[Splice], object]
     """What is to be changed; called again where the file was changed by another editor meanwhile."""
 
 _PATIENCE_S = 10.0
 _POLL_S = 0.05
 _ATTEMPTS = 5
 """Times that an edit is begun anew because somebody else has changed the file."""
+
+
+class Edit(NamedTuple):
+    """What a file said before an edit, and after it."""
+
+    before: str
+    after: str
 
 
 class _ChangedMeanwhileError(Exception):
@@ -47,8 +54,8 @@ def edited_router_file(path: Path, change: Change) -> str:
     return _edited(path, read_text(path), change)
 
 
-def edit_router_file(path: Path, change: Change) -> str:
-    """Edit a ``router.yaml`` in place and return what it was before. Errors as `edited_router_file`, and:
+def edit_router_file(path: Path, change: Change) -> Edit:
+    """Edit a ``router.yaml`` in place. Errors as `edited_router_file`, and:
 
     Raises:
         UnsupportedError: It cannot be replaced here (`why_not_in_place`).
@@ -62,10 +69,10 @@ def edit_router_file(path: Path, change: Change) -> str:
             before = read_text(path)
             after = _edited(path, before, change)
             if after == before:
-                return before
+                return Edit(before, after)
             with contextlib.suppress(_ChangedMeanwhileError):
                 _replace(path, before, after)
-                return before
+                return Edit(before, after)
     raise UnavailableError(
         f"{path} was changed {_ATTEMPTS} times while it was edited; nothing was written",
         hint="wait for whoever does that, and run this again",

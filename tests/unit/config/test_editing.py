@@ -35,9 +35,9 @@ def mirror(share: float) -> editing.Change:
 
 
 def test_an_edit_is_in_place_with_permissions_and_comments_kept(path: Path) -> None:
-    """The file's mode stays, nothing lies beside it, and what it was is returned."""
+    """The file's mode stays, nothing lies beside it, and what it was and is is returned."""
     path.chmod(0o640)
-    assert edit_router_file(path, mirror(0.1)) == TEXT
+    assert edit_router_file(path, mirror(0.1)) == (TEXT, TEXT + "mirror: 0.1\n")
     assert path.read_text() == TEXT + "mirror: 0.1\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,167 @@
+"""What ``triton-router canary`` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triton_router.cli import canary_report, output
+from triton_router.cli.canary import who
+from triton_router.cli.canary_start import start
+from triton_router.cli.rollout_source import phase_of, rollout_reports
+from triton_router.cli.router_edit import apply
+from triton_router.config import rollout_edits
+from triton_router.config.router_config import ROUTER_FILE, load_router_config
+from triton_router.errors import InvalidInputError, NotFoundError
+from triton_router.experiments.rollout_plan import ENDED, PROMOTED, ROLLED_BACK
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from triton_router.config.rollout_settings import RolloutConfig
+    from triton_router.config.router_config import RouterConfig
+
+
+def begin(args: argparse.Namespace) -> int:
+    """Start a rollout."""
+    done = start(args)
+    if not args.dry_run:
+        _say(args, done, canary_report.begun(args.model, done))
+    return 0
+
+
+def set_share(args: argparse.Namespace) -> int:
+    """Set the share, or other steps, or how long they last."""
+    changes: dict[str, Any] = {}
+    if args.weight is not None:
+        changes = {"weight": args.weight, "steps": None}
+    elif args.steps is not None:
+        changes = {"weight": None, "steps": args.steps}
+    if args.hold is not None:
+        changes["hold_s"] = args.hold
+    if not changes:
+        raise InvalidInputError("nothing to set", hint="say --weight, --steps or --hold")
+    _, rollout = _running(args)
+    # Somebody's promotion by hand would outweigh the share.
+    return _amend(args, {**changes, "outcome": None} if rollout.outcome else changes, "its share was set")
+
+
+def pause(args: argparse.Namespace) -> int:
+    """Keep the share as it is."""
+    _running(args, but_not=ENDED)
+    return _amend(args, {"paused": True}, "paused: its share stays, and the gate still watches")
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with the steps."""
+    _running(args, but_not=ENDED)
+    return _amend(args, {"paused": None}, "goes on")
+
+
+def promote(args: argparse.Namespace) -> int:
+    """Give the canary all requests."""
+    _rollout_of(args)
+    return _amend(args, {"outcome": "promote", "paused": None}, "promoted: the canary gets all requests")
+
+
+def abort(args: argparse.Namespace) -> int:
+    """Take all requests from the canary."""
+    _rollout_of(args)
+    return _amend(args, {"outcome": "abort", "paused": None}, "aborted: the canary gets no requests")
+
+
+def finish(args: argparse.Namespace) -> int:
+    """Take out of router.yaml what the rollout has made superfluous."""
+    config, rollout = _rollout_of(args)
+    phase = phase_of(args, rollout)
+    if phase not in ENDED:
+        raise InvalidInputError(
+            f"the rollout {rollout.id!r} of {args.model!r} is {phase}", hint="promote it or abort it first"
+        )
+    removed: list[rollout_edits.Removed] = []
+    followed = apply(args, _path(args), lambda s: removed.append(rollout_edits.finish(s, promoted=phase == PROMOTED)))
+    if args.dry_run:
+        return 0
+    names = [target["name"] for target in removed[-1].targets]
+    if removed[-1].reference:
+        output.note("note: parity.reference was one of them and is gone: see docs/router-yaml.md for what it is now")
+    done = {"phase": phase, "removed": names, "followed": followed}
+    _say(args, done, f"rollout {rollout.id} of {args.model} has ended ({phase}); taken out: {', '.join(names)}")
+    for line in canary_report.still_loaded(config, removed[-1].targets):
+        output.hint(line)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print how a rollout stands."""
+    _, rollout = _rollout_of(args)
+    reports = rollout_reports(args, rollout)
+    if args.json:
+        output.print_json(canary_report.as_json(args.model, rollout, phase_of(args, rollout), reports))
+    else:
+        canary_report.print_status(args.model, rollout, phase_of(args, rollout), reports)
+    return 0
+
+
+def _amend(args: argparse.Namespace, changes: dict[str, Any], what: str) -> int:
+    changes = {**changes, "by": who(args)}
+    followed = apply(args, _path(args), lambda splice: rollout_edits.amend(splice, changes))
+    if args.dry_run:
+        return 0
+    rollout = _rollout_of(args)[1]
+    done = {"rollout": rollout.model_dump(mode="json", exclude_none=True), "followed": followed}
+    _say(args, done, f"rollout {rollout.id} of {args.model} {what}")
+    return 0
+
+
+def _say(args: argparse.Namespace, done: dict[str, Any], line: str) -> None:
+    if args.json:
+        output.print_json({"model": args.model, **done})
+    else:
+        output.note(line)
+    if done["followed"]:
+        output.note("the router that serves it has taken it up")
+    else:
+        output.note("note: no router of this file could be asked here; one that serves it takes it up within a second")
+
+
+def _running(
+    args: argparse.Namespace, *, but_not: frozenset[str] = frozenset({ROLLED_BACK})
+) -> tuple[RouterConfig, RolloutConfig]:
+    config, rollout = _rollout_of(args)
+    phase = phase_of(args, rollout)
+    if phase in but_not:
+        raise InvalidInputError(
+            f"the rollout {rollout.id!r} of {args.model!r} has ended: {phase}",
+            hint="finish it, and begin another one with 'triton-router canary start'",
+        )
+    return config, rollout
+
+
+def _rollout_of(args: argparse.Namespace) -> tuple[RouterConfig, RolloutConfig]:
+    config = load_router_config(_path(args))
+    if config.rollout is None:
+        raise NotFoundError(
+            f"there is no rollout of {args.model!r} in {_path(args)}",
+            hint="begin one with 'triton-router canary start'",
+        )
+    return config, config.rollout
+
+
+def _path(args: argparse.Namespace) -> Path:
+    path: Path = args.repository / args.model / ROUTER_FILE
+    return path
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "start": begin,
+    "set": set_share,
+    "status": status,
+    "promote": promote,
+    "abort": abort,
+    "pause": pause,
+    "resume": resume,
+    "finish": finish,
+}
+"""What each word after ``canary`` runs."""

@@ -1,0 +1,120 @@
+"""How ``triton-router canary`` says how a rollout stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from triton_router.cli import output
+from triton_router.config.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from triton_router.cli.rollout_source import Observed
+    from triton_router.config.rollout_settings import RolloutConfig
+    from triton_router.config.router_config import RouterConfig
+
+_ARM_HEADERS = ("arm", "answers", "failures", "share", "latency ms", "refused", "cancelled")
+_TEST_HEADERS = ("test", "e-value", "alarm at", "", "what it sees")
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+def begun(model: str, done: dict[str, Any]) -> str:
+    """Return in words what a start has done."""
+    rollout = done["rollout"]
+    share = f"{rollout['weight']}%" if "weight" in rollout else " -> ".join(f"{step}%" for step in rollout["steps"])
+    hold = "" if "weight" in rollout else f", {lasting(rollout['hold_s'])} each"
+    pinned = "".join(f"; {name} is pinned to version {version}" for name, version in done.get("pinned", {}).items())
+    return f"rollout {rollout['id']} of {model} begins: {', '.join(rollout['canary'])} gets {share}{hold}{pinned}"
+
+
+def still_loaded(config: RouterConfig, removed: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what to do about versions that no target calls any more and that stay in memory."""
+    gone = {target["name"] for target in removed}
+    lines: list[str] = []
+    for model in dict.fromkeys(target["model"] for target in removed):
+        left = [t.version for t in config.targets if t.name not in gone and t.model == model]
+        if not left:
+            lines.append(f"{model} may still be loaded: triton-router models unload {model}")
+        elif all(left):
+            versions = ",".join(str(version) for version in sorted({version for version in left if version}))
+            lines.append(
+                f"the other version of {model} is still loaded: have its config.pbtxt serve version {versions} alone, "
+                f"or for this run of the server: triton-router models load {model} --version {versions}"
+            )
+    return lines
+
+
+def as_json(model: str, rollout: RolloutConfig, phase: str, reports: Sequence[Observed]) -> dict[str, Any]:
+    """Return a status for machines."""
+    return {
+        "model": model,
+        "phase": phase,
+        "rollout": rollout.model_dump(mode="json", exclude_none=True),
+        "instances": [{"source": one.source, **one.report} for one in reports],
+    }
+
+
+def print_status(model: str, rollout: RolloutConfig, phase: str, reports: Sequence[Observed]) -> None:
+    """Print a status for people."""
+    if not reports:
+        print(printable(f"{model}: rollout {rollout.id} of {', '.join(rollout.canary)}, {phase} as router.yaml has it"))
+        output.note(
+            "note: nothing has been observed of it: no router serves it here, and none has left anything on disk"
+        )
+    for source, report in reports:
+        for line in _head(model, report):
+            print(printable(line))
+        output.print_table(_ARM_HEADERS, [_arm(name, arm) for name, arm in report["arms"].items()])
+        output.print_table(_TEST_HEADERS, [_test(test) for test in report["tests"]])
+        print(printable(f"({source})"))
+
+
+def lasting(seconds: float) -> str:
+    """Return a duration in words."""
+    if seconds < _MINUTE_S:
+        return f"{seconds:g}s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.3g}m"
+    return f"{seconds / _HOUR_S:.3g}h"
+
+
+def _head(model: str, report: dict[str, Any]) -> list[str]:
+    steps = "" if report["step"] is None else f", step {report['step']} of {len(report['steps'])}"
+    since = "" if report["for_s"] is None else f", for {lasting(round(report['for_s']))}"
+    lines = [
+        f"{model}: rollout {report['id']} of {', '.join(report['canary'])}",
+        f"{report['phase']}{steps}: {report['share']:.4%} of the requests{since}".replace(".0000%", "%"),
+    ]
+    if report["waiting_for"]:
+        lines.append(f"waits for: {report['waiting_for']}")
+    if report["reason"]:
+        lines.append(f"last change: {report['reason']}")
+    if report["alarms"]:
+        lines.append(f"alarms: {', '.join(report['alarms'])}")
+    if report["compared"]:
+        lines.append(f"compared with stable: {report['compared']} answers, {report['diverged']} too far off")
+    return lines
+
+
+def _arm(name: str, arm: dict[str, Any]) -> tuple[object, ...]:
+    share, latency = arm["failure_share"], arm["latency_ms"]
+    return (
+        name,
+        arm["answers"],
+        arm["failures"],
+        "-" if share is None else f"{share:.3%}",
+        "-" if latency is None else f"{latency:.3f}",
+        arm["refused"],
+        arm["cancelled"],
+    )
+
+
+def _test(test: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        test["name"],
+        f"{test['e_value']:.3g}",
+        f"{test['bound']:.4g}",
+        "ALARM" if test["alarm"] else "",
+        test["text"],
+    )

@@ -1,0 +1,71 @@
+"""The processes on this machine that serve one router.yaml, and what they make of an edit of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from triton_router.errors import ConfigError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PATIENCE_S = 20.0
+"""Longest wait until an edit is followed: half a second by itself, more where Triton reloads the model for it."""
+_POLL_S = 0.1
+
+
+def serving(path: Path) -> list[dict[str, Any]]:
+    """Return the status of every process of this machine that follows this router.yaml; none if none can be asked."""
+    from triton_router.serving.status_socket import read_statuses
+
+    try:
+        statuses = read_statuses()
+    except UnavailableError:
+        return []
+    return [status for status in statuses if status["settings"] and _is_same(status["settings"]["file"], path)]
+
+
+def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, since: float) -> bool:
+    """Wait until every process that serves a router.yaml does so by its edit; False where none can be asked.
+
+    Args:
+        path: The file that was edited.
+        holds: Whether a status is that of a process that has followed.
+        since: When the edit began, in seconds since 1970.
+
+    Raises:
+        ConfigError: One refuses to follow it.
+        UnavailableError: One does not do so in time.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    statuses = serving(path)
+    if not statuses:
+        return False
+    while True:
+        for status in statuses:
+            problem = status["settings"]["problem"]
+            if problem:
+                raise ConfigError(f"the router does not follow it: {problem}", hint="see 'triton-router status'")
+        if statuses and all(status["settings"]["followed_at"] >= since and holds(status) for status in statuses):
+            return True
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"{path} was edited, and what serves it has not followed within {PATIENCE_S:g} s",
+                hint="see 'triton-router status', and the server's log",
+            )
+        time.sleep(_POLL_S)
+        statuses = serving(path)
+
+
+def versions_called(status: dict[str, Any]) -> dict[str, int | None]:
+    """Return which version of its model each target of a process calls; None for whatever Triton takes."""
+    return {target["target"]["name"]: target["target"]["version"] for target in status["targets"]}
+
+
+def _is_same(served: str, path: Path) -> bool:
+    try:
+        return path.samefile(served)
+    except OSError:  # it lies elsewhere, as in a container of its own
+        return False
