@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+from pathlib import Path
 
 from triton_router.cli.command import Subparsers, add_parser
 from triton_router.cli.connection import add_connection_options, add_repository_option
@@ -36,14 +37,12 @@ def register(subparsers: Subparsers) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_start(actions)
     _add_set(actions)
-    status = _add_action(actions, "status", "how the rollout stands, why, and what it waits for", edits=False)
-    status.add_argument("--state", type=_path, metavar="DIR", help="state directory (default: that of 'serve')")
+    _add_action(actions, "status", "how the rollout stands, why, and what it waits for", edits=False)
     _add_action(actions, "promote", "give the canary all requests")
     _add_action(actions, "abort", "take all requests from the canary")
     _add_action(actions, "pause", "keep the share as it is; the gate still watches")
     _add_action(actions, "resume", "go on with the steps")
-    finish = _add_action(actions, "finish", "take the rollout, and the targets that lost, out of router.yaml")
-    finish.add_argument("--state", type=_path, metavar="DIR", help="state directory (default: that of 'serve')")
+    _add_action(actions, "finish", "take the rollout, and the targets that lost, out of router.yaml")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,6 +110,9 @@ def _add_action(actions: Subparsers, name: str, summary: str, *, edits: bool = T
         parser.add_argument(
             "--dry-run", "--print", action="store_true", help="print what router.yaml would be, and change nothing"
         )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="state directory, for when nobody serves (default: that of 'serve')"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run, action=name)
     return parser

@@ -39,7 +39,7 @@ def rollout_reports(args: argparse.Namespace, rollout: RolloutConfig) -> list[Ob
 
 
 def phase_of(args: argparse.Namespace, rollout: RolloutConfig) -> str:
-    """Return whether a rollout is running, paused, promoted or rolled back: as was decided by hand, else as observed."""
+    """Return a rollout's phase: as was decided by hand, else as was observed, else as it begins."""
     if rollout.outcome is not None:
         return PROMOTED if rollout.outcome == "promote" else ROLLED_BACK
     return _phase([one.report["phase"] for one in rollout_reports(args, rollout)]) or (

@@ -1,7 +1,7 @@
 """Which targets a new version of their models makes, and what has to be pinned so that nobody gets it by accident.
 
 A request that names no version goes to the highest one that Triton serves. So whoever calls a model without one gets
-the new version as soon as it is loaded: targets are pinned first, and where somebody else would be moved, nothing is done.
+the new version as soon as it is loaded: targets are pinned first, and where others would be moved, nothing is done.
 """
 
 from __future__ import annotations
