@@ -217,6 +217,8 @@ class Answering:
                     self._failover.note_winner(attempt)
                     self._abandon(exchange)
                 self._send(exchange, last, attempt)
+                if exchange.sample is not None:
+                    exchange.sample.answered(attempt, verdict, last)
             # After the answer: the client does not wait for the learning.
             self.account(attempt, verdict, now)
         if self._abandoned:

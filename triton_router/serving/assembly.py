@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from triton_router.config.parity_of import comparing_of
 from triton_router.config.resilience_settings import DeadlineConfig, HedgeConfig, QueueConfig, RetryConfig
 from triton_router.serving.admission import Admission
 from triton_router.serving.answering import Answering
 from triton_router.serving.bounds import Bounds
 from triton_router.serving.call_lane import CallLane
 from triton_router.serving.capabilities import has_response_parameters
+from triton_router.serving.comparisons import NOBODY, Comparisons
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import Outcome, RoutingDecision
     from triton_router.serving.answering import Finish
+    from triton_router.serving.comparisons import Judge
     from triton_router.serving.stub import StubModule
     from triton_router.telemetry.decision_log import DecisionLog
 
@@ -122,7 +126,13 @@ def way_of(config: RouterConfig, model_config: dict[str, Any], *, explains: bool
 
 
 def dispatcher(
-    stub: StubModule, engine: RoutingEngine, finish: Finish, config: RouterConfig, model_config: dict[str, Any]
+    stub: StubModule,
+    engine: RoutingEngine,
+    finish: Finish,
+    config: RouterConfig,
+    model_config: dict[str, Any],
+    *,
+    judge: Judge = NOBODY,
 ) -> Dispatcher:
     """Return the dispatcher of a routed model.
 
@@ -132,13 +142,22 @@ def dispatcher(
         finish: Is told how each request ended.
         config: The model's settings.
         model_config: Its ``config.pbtxt``, completed.
+        judge: Is told how answers of several targets to the same request differ.
     """
     way = way_of(config, model_config, explains=has_response_parameters(stub))
-    return assembled(stub, engine, finish, way, warn=stub.Logger.log_warn)
+    serving = assembled(stub, engine, finish, way, warn=stub.Logger.log_warn, judge=judge)
+    serving.comparisons.go_by(comparing_of(config), config)
+    return serving
 
 
 def assembled(
-    stub: StubModule, engine: RoutingEngine, finish: Finish, way: Way, *, warn: Callable[[str], None]
+    stub: StubModule,
+    engine: RoutingEngine,
+    finish: Finish,
+    way: Way,
+    *,
+    warn: Callable[[str], None],
+    judge: Judge = NOBODY,
 ) -> Dispatcher:
     """Put the parts of a dispatcher together.
 
@@ -148,6 +167,7 @@ def assembled(
         finish: Is told how each request ended.
         way: How requests go.
         warn: Tells the server's log.
+        judge: Is told how answers of several targets to the same request differ.
     """
     clock = time.monotonic
     forwarder = Forwarder(stub, batched=way.batched, explains=way.explains, clock=clock)
@@ -159,6 +179,9 @@ def assembled(
     # A thread of their own: a copy to a slow target must not keep a request from a worker.
     mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(_MIRRORS, name="mirrors"), clock=clock)
     mirrors.enabled = way.retry.idempotent
+    comparisons = Comparisons(
+        engine, finish, forwarder, relay, judge, is_busy=answering.is_busy, rng=random.random, clock=clock
+    )
     room = WaitingRoom()
     admission = Admission(
         way.queue.limit, reject_late=way.queue.reject_late, answering=answering, room=room, counts=counts
@@ -169,7 +192,8 @@ def assembled(
         answering,
         merging,
         mirrors,
-        InlineGate(enabled=way.inline),
+        comparisons,
+        gate=InlineGate(enabled=way.inline),
         sequences=WorkerPool(way.workers, name="sequences"),
         failover=failover,
         admission=admission,
@@ -202,6 +226,7 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
     serving.reconfigure(way.workers, lanes, inline=way.inline, compares=way.compares)
     serving.failover.go_by(retries=way.retries, hedges=way.hedges)
     serving.mirrors.enabled = way.retry.idempotent
+    serving.comparisons.go_by(comparing_of(config), config)
     serving.bounds.go_by(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
     serving.admission.limit = way.queue.limit
     serving.admission.reject_late = way.queue.reject_late

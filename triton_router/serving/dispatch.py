@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from triton_router.serving.answering import Answering
     from triton_router.serving.bounds import Bounds
     from triton_router.serving.call_lane import CallLane
+    from triton_router.serving.comparisons import Comparisons
     from triton_router.serving.failover import Failover
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.inline_gate import InlineGate
@@ -47,6 +48,7 @@ class Dispatcher:
         answering: Sees to answers and outcomes.
         merging: Serves the targets that take merged calls.
         mirrors: Sends copies to other targets, to learn from.
+        comparisons: Likewise, to compare their answers.
         gate: Says when no thread is needed.
         sequences: Where the requests of sequences are served. They are pinned, whatever happens to their targets: one
             that hangs must not take the workers of all others.
@@ -58,7 +60,8 @@ class Dispatcher:
         clock: Monotonic seconds.
 
     Attributes:
-        admission, bounds, failover, mirrors: As passed; their settings may be changed while requests are served.
+        admission, bounds, comparisons, failover, mirrors: As passed; their settings may be changed while requests are
+            served.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a request's way
@@ -68,8 +71,9 @@ class Dispatcher:
         answering: Answering,
         merging: Merging,
         mirrors: Mirrors,
-        gate: InlineGate,
+        comparisons: Comparisons,
         *,
+        gate: InlineGate,
         sequences: WorkerPool,
         failover: Failover,
         admission: Admission,
@@ -83,6 +87,7 @@ class Dispatcher:
         self._answering = answering
         self._merging = merging
         self.mirrors = mirrors
+        self.comparisons = comparisons
         self._gate = gate
         self._sequence_workers = sequences
         self.failover = failover
@@ -163,6 +168,7 @@ class Dispatcher:
         self._sequence_workers.close()
         self._answering.close()
         self.mirrors.close()
+        self.comparisons.close()
         self._oversight.close()
 
     def _serve_inline(self, request: Request) -> Response | None:
@@ -188,6 +194,7 @@ class Dispatcher:
         """Call the target of a request that is served inline and return the answer; None if another is asked."""
         exchange = attempt.exchange
         self.mirrors.take(attempt)
+        self.comparisons.take(attempt)
         verdict, response = self._answering.call(attempt)
         if response is None:  # its client left before the target was asked
             self._answering.drop(attempt)
@@ -198,6 +205,8 @@ class Dispatcher:
             self._answering.ended(attempt, verdict, response)
             return None
         exchange.end(attempt)
+        if exchange.sample is not None:
+            exchange.sample.answered(attempt, verdict, response)
         self._answering.account(attempt, verdict, self._clock())
         return response
 
@@ -217,6 +226,7 @@ class Dispatcher:
                 attempt = self._decided_unless_it_waits(exchange)
             if attempt is not None:
                 self.mirrors.take(attempt)
+                self.comparisons.take(attempt)
                 if exchange.explanation is not None or not self._merging.take(attempt):
                     self._answering.hand_over(attempt)
             if exchange.bound_ms or self.failover.hedges:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from triton_router.routing.explanation import Explanation
     from triton_router.routing.types import RoutingContext, RoutingDecision
+    from triton_router.serving.comparisons import Sample
     from triton_router.serving.stub import Request, Response, ResponseSender
 
 FOREVER = float("inf")
@@ -60,6 +61,7 @@ class Exchange:
         failure: The first error of a target.
         incomplete: A target's answer that lacked outputs: better than an error.
         outputs: The outputs that are wanted.
+        sample: What is to be done with its answer beyond sending it; None for nothing.
     """
 
     sender: ResponseSender | None = None
@@ -82,6 +84,7 @@ class Exchange:
     failure: Response | None = None
     incomplete: Response | None = None
     outputs: Sequence[str] = ()
+    sample: Sample | None = None
 
     def __init__(self, request: Request, context: RoutingContext, taken_at: float) -> None:
         self.request = request
