@@ -9,14 +9,43 @@ import traceback
 from typing import TYPE_CHECKING
 
 from triton_router import __version__
-from triton_router.cli import add, drain, explain, models, output, pipeline, replay, serve, simulate, status, watch
+from triton_router.cli import (
+    add,
+    canary,
+    drain,
+    experiments,
+    explain,
+    manifests,
+    models,
+    output,
+    pipeline,
+    replay,
+    serve,
+    simulate,
+    status,
+    watch,
+)
 from triton_router.errors import TritonRouterError, mapping_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # In the order in which a user meets them; --help lists them so.
-COMMANDS = (add, serve, models, pipeline, status, explain, watch, drain, simulate, replay)
+COMMANDS = (
+    add,
+    serve,
+    models,
+    pipeline,
+    status,
+    explain,
+    canary,
+    experiments,
+    watch,
+    drain,
+    manifests,
+    simulate,
+    replay,
+)
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a program that Ctrl-C ended."""

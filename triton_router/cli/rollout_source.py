@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triton_router.config.rollout_settings import RolloutConfig
+    from triton_router.config.routing_settings import ExperimentSettings
 
 
 class Observed(NamedTuple):
@@ -36,6 +37,11 @@ def live_reports(args: argparse.Namespace, kind: str) -> list[Observed]:
 def rollout_reports(args: argparse.Namespace, rollout: RolloutConfig) -> list[Observed]:
     """Return what is known of a rollout."""
     return [one for one in live_reports(args, "rollout") if one.report["id"] == rollout.id]
+
+
+def experiment_reports(args: argparse.Namespace, test: ExperimentSettings) -> list[Observed]:
+    """Return what is known of an experiment."""
+    return [one for one in live_reports(args, "experiment") if one.report["experiment_id"] == test.experiment_id]
 
 
 def phase_of(args: argparse.Namespace, rollout: RolloutConfig) -> str:

@@ -30,7 +30,7 @@ def require_plotting(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise InvalidInputError(f"{path} ends neither in .png nor in .svg", hint="name the file plot.png or plot.svg")
-    _pyplot()
+    headless_pyplot()
 
 
 def plot(path: Path, scenario: Scenario, runs: Sequence[Run], *, title: str) -> None:
@@ -42,7 +42,7 @@ def plot(path: Path, scenario: Scenario, runs: Sequence[Run], *, title: str) -> 
         runs: One line each, in both panels.
         title: Stands above.
     """
-    pyplot = _pyplot()
+    pyplot = headless_pyplot()
     pyplot.rcParams["svg.hashsalt"] = "triton-router"
     figure, (spread, course) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
     for number, run in enumerate(runs):
@@ -84,7 +84,8 @@ def _course(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
     return [begin + (part + 0.5) * length for part in parts], [sum(part) / len(part) for part in parts.values()]
 
 
-def _pyplot() -> Any:
+def headless_pyplot() -> Any:
+    """Return matplotlib, drawing into files. Errors as `require_plotting`."""
     try:
         import matplotlib as mpl
     except ImportError as error:
