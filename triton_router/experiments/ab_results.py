@@ -20,6 +20,7 @@ from triton_router.experiments.sequential import (
     ratio_mismatch,
     share_interval,
     two_sided,
+    variances,
 )
 from triton_router.experiments.split import Arm, Assignment
 from triton_router.experiments.strata import Strata
@@ -71,7 +72,8 @@ class Experiment:
         return self.treatment if arm is Arm.TREATMENT else self.control
 
     def tick(self, now: float) -> None:
-        """Note the time: wall clock, seconds; now and then."""
+        """Note the time: wall clock, seconds; about once a second."""
+        self._strata.look(self._stratum)
         self._began_at = self._began_at or now
         epoch = int(max(0.0, now) // _EPOCH_S)
         if epoch != self._epoch:
@@ -94,10 +96,10 @@ class Experiment:
             now: Wall clock, seconds.
             peers: `evidence` of other instances; that of another experiment, or of none, is left out.
         """
-        strata = self._strata.plus(heard for heard in map(self._heard, peers[:_MOST_PEERS]) if heard is not None)
+        strata = self._strata.plus([heard for heard in map(self._heard, peers[:_MOST_PEERS]) if heard is not None])
         rows = strata.all()
         treatment, control = strata.canary(), strata.stable()
-        latency = _latency(rows, treatment, control)
+        latency = _latency(strata, treatment, control)
         failures = _failures(rows, treatment, control)
         ratio = _sample_ratio(rows)
         return {
@@ -147,7 +149,7 @@ class Experiment:
         return experiment
 
     def _open(self) -> None:
-        stratum = self._strata.at(self.split.fraction, self._epoch)
+        self._stratum = stratum = self._strata.at(self.split.fraction, self._epoch)
         self.treatment, self.control = stratum.canary, stratum.stable
 
     def _heard(self, peer: object) -> Strata | None:
@@ -215,16 +217,17 @@ class _Comparison(NamedTuple):
         }
 
 
-def _latency(rows: Sequence[Stratum], treatment: Tally, control: Tally) -> _Comparison:
+def _latency(strata: Strata, treatment: Tally, control: Tally) -> _Comparison:
     """Return by what share treatment takes longer than control."""
     # Without yardsticks for most requests, milliseconds are compared as they are.
     is_relative = 2 * (treatment.measured + control.measured) >= treatment.timed + control.timed
-    pairs = [_moments(row, is_relative=is_relative) for row in rows]
+    pairs = [_moments(row, is_relative=is_relative) for row in strata.all()]
     difference = mean_difference(pairs)
     fewest = min(sum(one.size for one, _ in pairs), sum(other.size for _, other in pairs))
     basis = "relative to what a request's shape leads to expect" if is_relative else "milliseconds as measured"
     if difference is None or fewest < LEAST_MEASURED:
         return _Comparison("change", None, None, None, basis)
+    difference = difference.clumped(strata.clumping.ratio(*variances(pairs)))
     low, high = difference.interval(_LEVEL)
     p_value = _p_value(two_sided(difference.z(), difference.pairs))
     interval = _rounded(expm1(low)), _rounded(expm1(high))

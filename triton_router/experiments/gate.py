@@ -19,7 +19,7 @@ throw of the dice, so a few large callers make false alarms more frequent; see `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, log, log1p
+from math import exp, inf, log, log1p
 from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.experiments import sequential
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from triton_router.experiments.tally import Tally
 
 GATE_TESTS = ("errors", "errors_at_full", "latency", "latency_at_full", "mismatches")
+
+_NOT_FULL = "stable gets requests: judged by what it answers at the same time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class _Judging:
         self._gate = gate
         self._forgotten = strata.forgotten
         self._rows = rows
+        self._clumping, self._clumping_at_full = strata.clumping, strata.clumping_at_full
         self._split = [row for row in rows if row.share < 1.0]
         self._full = [row for row in rows if row.share >= 1.0]
         self._stable = total(row.stable for row in rows)
@@ -116,6 +119,8 @@ class _Judging:
         return self._finding("errors", since, text)
 
     def errors_at_full(self) -> Finding:
+        if not self._full:
+            return self._finding("errors_at_full", (), _NOT_FULL)
         stable, full = self._stable, total(row.canary for row in self._full)
         # Half of the test's false alarms are spent on how often stable failed.
         _, most = share_interval(stable.failures, stable.answers, 0.5 / self._bound)
@@ -126,21 +131,33 @@ class _Judging:
 
     def latency(self) -> Finding:
         rows = [(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split]
-        since = sequential.mean_since(rows, log1p(self._gate.max_latency_increase))
-        return self._finding("latency", since, _latency_text(self._split))
+        clumping = self._clumping.ratio(*sequential.variances(rows))
+        since = sequential.mean_since(rows, log1p(self._gate.max_latency_increase), clumping)
+        return self._finding("latency", since, _latency_text(self._split) + _clumps(clumping))
 
     def latency_at_full(self) -> Finding:
+        if not self._full:
+            return self._finding("latency_at_full", (), _NOT_FULL)
         # One stratum: all of stable's past against the canary since each of its own.
         stable = self._stable.ratio_moments
         allowed = log1p(self._gate.max_latency_increase)
         since: list[float] = []
         canary = sequential.Moments()
+        own, past = sequential.variances([(row.canary.ratio_moments, stable) for row in self._full])
+        clumping = max(self._clumping_at_full.ratio(own, past), self._clumping_of_past())
         for row in reversed(self._full):
             canary = canary.plus(row.canary.ratio_moments)
-            since.append(sequential.mean_since([(canary, stable)], allowed)[0])
+            since.append(sequential.mean_since([(canary, stable)], allowed, clumping)[0])
         since.reverse()
         text = _means_text(canary.mean - stable.mean, canary.size, stable.size)
-        return self._finding("latency_at_full", since, text)
+        return self._finding("latency_at_full", since, text + _clumps(clumping))
+
+    def _clumping_of_past(self) -> float:
+        # Steps that begin at full share have no past: then there is nothing to compare with either.
+        ratio = self._clumping.ratio(
+            *sequential.variances([(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split])
+        )
+        return 1.0 if ratio == inf else ratio
 
     def mismatches(self) -> Finding:
         since = sequential.share_since([(row.diverged, row.compared) for row in self._rows], self._gate.max_mismatch)
@@ -177,3 +194,7 @@ def _means_text(difference: float, canaries: float, stables: float) -> str:
         f"canary takes {abs(change):.1%} {'longer' if change >= 0.0 else 'less'} than stable for the same work "
         f"({canaries:,.0f} against {stables:,.0f} latencies)"
     )
+
+
+def _clumps(clumping: float) -> str:
+    return f", whose means vary {clumping:.1f} times as much as independent ones" if 1.5 < clumping < inf else ""

@@ -94,7 +94,7 @@ class Rollout:
             return changes
         sound = sound_peers(self._plan, peers)
         self._ignored_peers = len(peers) - len(sound)
-        self._seen = self._strata.plus(peer.strata for peer in sound)
+        self._seen = self._strata.plus([peer.strata for peer in sound])
         self._findings = judge(self._seen, self._plan.gate)
         return changes + (self._follow_peers(sound, now) or self._decide(now))
 
@@ -186,6 +186,7 @@ class Rollout:
         self.canary, self.stable = here.canary, here.stable
 
     def _pass_time(self, now: float) -> None:
+        self._strata.look(self._here)
         looked_at, self._looked_at = self._looked_at, now
         if looked_at is None:
             return

@@ -142,7 +142,7 @@ def share_since(rows: Sequence[tuple[int, int]], bound: float) -> list[float]:
     return since
 
 
-def mean_since(rows: Sequence[tuple[Moments, Moments]], allowed: float) -> list[float]:
+def mean_since(rows: Sequence[tuple[Moments, Moments]], allowed: float, clumping: float = 1.0) -> list[float]:
     """Return the log e-values against "the canary's mean exceeds stable's by at most ``allowed``".
 
     Within each stratum the means of both arms are compared, with weight ``h = n m / (n + m)``, so that what changes
@@ -152,18 +152,21 @@ def mean_since(rows: Sequence[tuple[Moments, Moments]], allowed: float) -> list[
 
         e = 2 sqrt(c / (H + c)) exp(Z^2 H / (2 (H + c))) Phi(Z sqrt(H / (H + c)))
 
+    Latencies that come in clumps are worth fewer pairs, and vary more, by the factor of `Clumping.ratio`.
+
     Asymptotic: there is no e-value above 1 before each arm has ``LEAST_MEASURED``. A self-normalised sum is safe
     against outliers beyond that: they enlarge the standard error as well (de la Pena 1999).
     """
-    arms = _variances(rows)
+    arms = variances(rows)
     walk = Difference(0.0, 0.0, 0.0)
     canaries = stables = 0.0
     since: list[float] = []
     for canary, stable in reversed(rows):
         canaries, stables = canaries + canary.size, stables + stable.size
         walk = walk.extended(canary, stable, arms)
-        enough = min(canaries, stables) >= LEAST_MEASURED and walk.pairs
-        since.append(_one_sided(walk.z(allowed), walk.pairs) if enough else 0.0)
+        enough = min(canaries, stables) >= LEAST_MEASURED and walk.pairs and clumping < inf
+        worth = walk.clumped(clumping)
+        since.append(_one_sided(worth.z(allowed), worth.pairs) if enough else 0.0)
     since.reverse()
     return since
 
@@ -195,6 +198,13 @@ class Difference(NamedTuple):
         half = half_width(self.variance / self.pairs**2, self.pairs, false_alarms)
         return self.value - half, self.value + half
 
+    def clumped(self, ratio: float) -> Difference:
+        """Return it for figures whose means vary by this factor more than independent ones; infinite is unknown."""
+        if ratio == inf:
+            return self
+        # Fewer pairs by the factor, each as far apart as before.
+        return Difference(self.excess / ratio, self.variance / ratio, self.pairs / ratio)
+
     def extended(self, one: Moments, other: Moments, variances: tuple[float, float]) -> Difference:
         """Return it with one more stratum; one without both arms says nothing."""
         if not one.size or not other.size:
@@ -210,10 +220,10 @@ class Difference(NamedTuple):
 
 def mean_difference(rows: Sequence[tuple[Moments, Moments]]) -> Difference | None:
     """Return how far the mean of the first arm is from the second's; None where no stratum has both."""
-    variances = _variances(rows)
+    arms = variances(rows)
     result = Difference(0.0, 0.0, 0.0)
     for one, other in rows:
-        result = result.extended(one, other, variances)
+        result = result.extended(one, other, arms)
     return result if result.pairs else None
 
 
@@ -299,7 +309,8 @@ def _one_sided(z: float, pairs: float) -> float:
     return two_sided(z, pairs) + log(2.0 * max(above, 1e-300))
 
 
-def _variances(rows: Sequence[tuple[Moments, Moments]]) -> tuple[float, float]:
+def variances(rows: Sequence[tuple[Moments, Moments]]) -> tuple[float, float]:
+    """Return the variance within the strata, of either arm."""
     return _variance([one for one, _ in rows]), _variance([other for _, other in rows])
 
 

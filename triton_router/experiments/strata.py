@@ -9,11 +9,12 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from triton_router.experiments.clumping import Clumping
 from triton_router.experiments.tally import Tally, total
 from triton_router.profiling.validation import State, count, number, row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 EPOCH_S = 600.0
 """Seconds after which a new stratum begins, at the same share."""
@@ -93,14 +94,28 @@ class Strata:
 
     Attributes:
         forgotten: Strata that were dropped, being the oldest of too many.
+        clumping: How much more than independent ones the latencies of both arms vary; `look` feeds it.
+        clumping_at_full: Likewise of the canary's alone, while stable gets nothing.
     """
 
-    __slots__ = ("_by_key", "_labels", "forgotten")
+    __slots__ = ("_by_key", "_labels", "_looked", "clumping", "clumping_at_full", "forgotten")
 
     def __init__(self, id_: str = "", arms: tuple[str, str] = ("canary", "stable")) -> None:
         self._labels = f"{id_}/{arms[0]}", f"{id_}/{arms[1]}"
         self._by_key: dict[tuple[int, float], Stratum] = {}
         self.forgotten = 0
+        self.clumping = Clumping()
+        self.clumping_at_full = Clumping(is_alone=True)
+        self._looked: tuple[Stratum, tuple[int, float], tuple[int, float]] | None = None
+
+    def look(self, stratum: Stratum) -> None:
+        """Note how the latencies of a stratum have been since the last look, about a second ago."""
+        canary = stratum.canary.measured, stratum.canary.ratios
+        stable = stratum.stable.measured, stratum.stable.ratios
+        looked, self._looked = self._looked, (stratum, canary, stable)
+        if looked is not None and looked[0] is stratum:
+            clumping = self.clumping if stratum.share < 1.0 else self.clumping_at_full
+            clumping.note(_since(looked[1], canary), _since(looked[2], stable))
 
     def at(self, share: float, epoch: int) -> Stratum:
         """Return the stratum of a share and time, a new one if need be."""
@@ -128,7 +143,7 @@ class Strata:
         """Return how many answers the canary gave while it had a share."""
         return sum(one.canary.answers for one in self._by_key.values() if one.share == share)
 
-    def plus(self, others: Iterable[Strata]) -> Strata:
+    def plus(self, others: Sequence[Strata]) -> Strata:
         """Return the sum of this and others, in the order of time."""
         result = Strata()
         result._labels = self._labels
@@ -137,6 +152,8 @@ class Strata:
         for stratum in chain(self.all(), *(other.all() for other in others)):
             key = stratum.epoch, stratum.share
             keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._labels)).add(stratum)
+        result.clumping = self.clumping.plus(other.clumping for other in others)
+        result.clumping_at_full = self.clumping_at_full.plus(other.clumping_at_full for other in others)
         kept = sorted(keyed)[-_MOST:]
         result._by_key = {key: keyed[key] for key in kept}
         return result
@@ -144,13 +161,20 @@ class Strata:
     def state(self) -> dict[str, object]:
         """Return it as plain data; strata without anything are left out."""
         rows = [one.state() for one in self._by_key.values() if _has_anything(one)]
-        return {"forgotten": self.forgotten, "rows": rows}
+        return {
+            "forgotten": self.forgotten,
+            "rows": rows,
+            "clumping": self.clumping.state(),
+            "clumping_at_full": self.clumping_at_full.state(),
+        }
 
     @classmethod
     def from_state(cls, state: State, id_: str = "", arms: tuple[str, str] = ("canary", "stable")) -> Strata:
         """Return the strata of a state, or raise ValueError."""
         strata = cls(id_, arms)
         strata.forgotten = state.count("forgotten")
+        strata.clumping = Clumping.from_state(state.rows("clumping"))
+        strata.clumping_at_full = Clumping.from_state(state.rows("clumping_at_full"), is_alone=True)
         rows = state.rows("rows")
         if len(rows) > _MOST:
             raise ValueError(f"{len(rows)} strata are more than a rollout keeps")
@@ -161,6 +185,10 @@ class Strata:
                 raise ValueError("a stratum stands twice")
             strata._by_key[key] = stratum
         return strata
+
+
+def _since(before: tuple[int, float], now: tuple[int, float]) -> tuple[int, float]:
+    return now[0] - before[0], now[1] - before[1]
 
 
 def _has_anything(stratum: Stratum) -> bool:
