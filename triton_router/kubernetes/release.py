@@ -80,10 +80,10 @@ class Release:
         if self.header != names.header(self.header):
             raise InvalidInputError("a header's name is compared in lower case", hint="pass names.header(name)")
         self._check_references()
-        if (self.stable.version, self.stable.image) == (self.canary.version, self.canary.image):
+        if self.weight and (self.stable.version, self.stable.image) == (self.canary.version, self.canary.image):
             raise InvalidInputError(
                 "stable and canary have the same version and image: there is nothing to try",
-                hint="give another --canary-version, or --canary-image",
+                hint="give another --canary-version or --canary-image; or --weight 0, once stable is what the canary was",
             )
 
     def _check_references(self) -> None:
@@ -111,6 +111,11 @@ class Release:
         Of its own, since a Gateway accepts only one of an HTTPRoute and a GRPCRoute that share one.
         """
         return f"grpc.{self.host}"
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether a pod of the canary gets more traffic than one of stable."""
+        return self.weight * self.stable.replicas > (100 - self.weight) * self.canary.replicas
 
     def service(self, track: Track) -> str:
         """Return the name of a track's service, which is that of its deployment."""
