@@ -83,7 +83,7 @@ class Release:
         if self.weight and (self.stable.version, self.stable.image) == (self.canary.version, self.canary.image):
             raise InvalidInputError(
                 "stable and canary have the same version and image: there is nothing to try",
-                hint="give another --canary-version or --canary-image; or --weight 0, once stable is what the canary was",
+                hint="give another --canary-version or --canary-image; or --weight 0, once stable is what it was",
             )
 
     def _check_references(self) -> None:
