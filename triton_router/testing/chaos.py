@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from triton_router.errors import TritonRouterError
 from triton_router.testing.checked_load import Habits, Seen
 from triton_router.testing.health_watch import HealthWatch, in_flight
-from triton_router.testing.process_figures import stub_of, stubs_of
+from triton_router.testing.process_figures import serving_stub_of, stubs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -108,14 +108,14 @@ class Chaos:
         self.served = served
 
     def kill_stub(self, model: str) -> int:
-        """Kill the one stub process of a model at once; returns its process id."""
-        pid = stub_of(self.served.server_pid, model)
+        """Kill the stub process that serves a model at once; returns its process id."""
+        pid = serving_stub_of(self.served.server_pid, model)
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def stub(self, model: str) -> int:
         """Return the process id of a model's stub. Raises `NotFoundError` if it has none."""
-        return stub_of(self.served.server_pid, model)
+        return serving_stub_of(self.served.server_pid, model)
 
     def reload(self, model: str) -> None:
         """Load a model anew, in a new process, while the old one finishes what it has."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from triton_router.errors import NotFoundError
 
+_START_TIME = 17
+"""Where ``/proc/PID/stat`` has it, counted from behind the parent's id (proc(5))."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
@@ -28,12 +31,15 @@ class ProcessFigures:
 
 
 def stubs_of(server_pid: int, model: str) -> list[int]:
-    """Return the living stub processes of a model of a server: their first argument is the path of the model."""
-    found: list[int] = []
+    """Return the living stub processes of a model of a server, the oldest first.
+
+    Their first argument is the path of the model.
+    """
+    found: list[tuple[int, int]] = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")
-            state, parent = (process / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            state, parent, *figures = (process / "stat").read_text().rsplit(")", 1)[1].split()
         except (OSError, IndexError):  # it ended meanwhile
             continue
         if (
@@ -42,8 +48,22 @@ def stubs_of(server_pid: int, model: str) -> list[int]:
             and len(arguments) > 1
             and f"/{model}/1/".encode() in arguments[1]
         ):
-            found.append(int(process.name))
-    return found
+            found.append((int(figures[_START_TIME]), int(process.name)))
+    return [pid for _, pid in sorted(found)]
+
+
+def serving_stub_of(server_pid: int, model: str) -> int:
+    """Return the stub process of a model that serves: the newest.
+
+    A target that is unloaded while the server still holds calls of a router that was killed keeps its process.
+
+    Raises:
+        NotFoundError: It has none.
+    """
+    found = stubs_of(server_pid, model)
+    if not found:
+        raise NotFoundError(f"model {model!r} has no stub process")
+    return found[-1]
 
 
 def stub_of(server_pid: int, model: str) -> int:
