@@ -85,8 +85,8 @@ def over_starts(since: Sequence[float], already: int = 0) -> float:
     highest = max(0.0, *since)
     if not isfinite(highest):
         return highest
-    # What is forgotten, and what is still to come, counts as 1: neither for nor against.
-    total = (1.0 / (last + 1) + already / (already + 1)) * exp(-highest)
+    # Starts to come count as 1; forgotten ones as 0, whatever they had come to.
+    total = exp(-highest) / (last + 1)
     for j, value in enumerate(since, already + 1):
         total += exp(value - highest) / (j * (j + 1))
     return highest + log(total)
