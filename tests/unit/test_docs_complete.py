@@ -83,7 +83,13 @@ def test_every_command_is_shown(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("command", "page"),
-    [("add", "adding-models.md"), ("serve", "serving.md"), ("models", "models.md"), ("explain", "explain.md")],
+    [
+        ("add", "adding-models.md"),
+        ("serve", "serving.md"),
+        ("models", "models.md"),
+        ("explain", "explain.md"),
+        ("manifests", "kubernetes.md"),
+    ],
 )
 def test_every_option_is_described(command: str, page: str) -> None:
     """Each option of a command stands on its page."""

@@ -58,8 +58,8 @@ def change_weights(paths: Sequence[Path], weight: int) -> dict[Path, list[tuple[
     """
     texts: dict[Path, tuple[str, str]] = {}
     found: dict[Path, list[tuple[str, str, int]]] = {}
-    for path in _files(paths):
-        before = read_text(path)
+    for place, path in _files(paths).items():
+        before = read_text(place)
         if path.suffix == _CONF:
             after, share = set_conf_weight(before, weight, source=str(path))
             changes = [("nginx", "split_clients", share)]
@@ -67,20 +67,24 @@ def change_weights(paths: Sequence[Path], weight: int) -> dict[Path, list[tuple[
             after, listed = set_weight(before, weight, source=str(path))
             changes = [(change.kind, change.name, change.before) for change in listed]
         if changes:
-            texts[path], found[path] = (before, after), changes
+            texts[place], found[path] = (before, after), changes
     if not found:
         raise InvalidInputError(
             "nothing there has a weight for a canary: "
             + (", ".join(str(path) for path in paths) or "no file is given"),
             hint="name the traffic.yaml or nginx.conf that 'manifests canary --out DIR' has written, or its directory",
         )
-    for path, (before, after) in texts.items():
+    for place, (before, after) in texts.items():
         if after != before:
-            replace_text(path, before, after)
+            replace_text(place, before, after)
     return found
 
 
-def _files(paths: Iterable[Path]) -> list[Path]:
+def _files(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Return, by where each file really lies, the path that the user knows it by.
+
+    Through two paths the same file would be changed twice, and through a link the link would be replaced.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -91,8 +95,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
             found.append(path)
         else:
             raise NotFoundError(f"{path} does not exist", hint="check the path")
-    # Through two paths the same file would be changed twice, and through a link the link would be replaced.
-    return list(dict.fromkeys(path.resolve() for path in found))
+    return {path.resolve(): path for path in reversed(found)}
 
 
 def _create(path: Path, text: str) -> None:

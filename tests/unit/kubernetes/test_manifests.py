@@ -10,9 +10,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.properties.hostile import PROFILE, refused_well
 from triton_router.cli.main import parser
 from triton_router.errors import InvalidInputError
 from triton_router.kubernetes.release import Release, Track
@@ -37,7 +38,8 @@ def release(**changes: Any) -> Release:
 
 
 def manifests(mesh: str, wanted: Release | None = None) -> list[dict[str, Any]]:
-    return [one for text in files(wanted or release(), mesh).values() for one in yaml.safe_load_all(text)]
+    texts = files(wanted or release(), mesh).values()
+    return [one for text in texts for one in yaml.load_all(text, yaml.CSafeLoader)]
 
 
 def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
@@ -315,6 +317,34 @@ def test_a_promoted_release_may_be_the_same_twice() -> None:
     """Once stable is what the canary was, the canary gets nothing, and that can be written."""
     same = release(stable=Track("stable", "v2", IMAGE, 3), weight=0)
     assert same.stable.version == same.canary.version
+
+
+NAMES = st.text("ab1.-/:_ \n{}[]#&*!|>'\"%@,A", max_size=3) | st.sampled_from(
+    ["y", "null", "1e3", "a.b", "ns/gw", "v-1"]
+)
+KINDS = {mesh: [one["kind"] for one in manifests(mesh)] for mesh in MESHES}
+OPTIONS = ("name", "host", "namespace", "gateway", "tls_secret", "claim")
+
+
+@settings(PROFILE, max_examples=60)
+@given(
+    mesh=st.sampled_from(sorted(MESHES)),
+    changes=st.dictionaries(st.sampled_from(OPTIONS), NAMES, max_size=2),
+    version=st.just("v2") | NAMES,
+)
+def test_whatever_is_given_nothing_else_is_written(mesh: str, changes: dict[str, str], version: str) -> None:
+    """Any text as a name is refused with what to do, or taken; then the objects are those of any other release."""
+    try:
+        wanted = release(**changes, canary=Track("canary", version, IMAGE, 1))
+    except InvalidInputError as error:
+        refused_well(error)
+        return
+    found = manifests(mesh, wanted)
+    assert [one["kind"] for one in found] == KINDS[mesh]
+    assert {one["metadata"].get("namespace", "") for one in found} == {changes.get("namespace", "")}
+    for manifest in found:
+        if manifest["apiVersion"] in SCHEMAS:  # those of the core kinds take long to read
+            validate(manifest)
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
