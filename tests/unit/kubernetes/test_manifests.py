@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,17 @@ def of_kind(found: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]
     return {one["metadata"]["name"]: one for one in found if one["kind"] == kind}
 
 
+@cache
+def validate_core(text: str) -> None:
+    """Raise unless a cluster would take a core object; meshes share most of them, and the schemas are large."""
+    for version in KUBERNETES:
+        kubernetes_validate.validate(json.loads(text), version, strict=True)
+
+
 def validate(manifest: dict[str, Any]) -> None:
     """Raise unless a cluster would take it; unknown fields are refused too."""
     if manifest["apiVersion"] not in SCHEMAS:
-        for version in KUBERNETES:
-            kubernetes_validate.validate(manifest, version, strict=True)
+        validate_core(json.dumps(manifest))
         return
     schema = json.loads((Path(__file__).parent / "schemas" / SCHEMAS[manifest["apiVersion"]]).read_text())
     jsonschema.Draft202012Validator(schema).validate(manifest)
