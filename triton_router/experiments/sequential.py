@@ -12,7 +12,7 @@ Such a mixture is an e-process too (Shin, Ramdas & Rinaldo 2022, "E-detectors").
 
 from __future__ import annotations
 
-from math import erfc, exp, inf, isfinite, lgamma, log, log1p, sqrt
+from math import erfc, exp, inf, isfinite, lgamma, log, log1p, pi, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ LEAST_MEASURED = 50
 """Latencies of each arm before their mean may be judged: sums of fewer are not near enough to normal."""
 _TUNED_FOR = 20.0
 """Effective pairs of latencies at which the mixture finds a difference soonest, about eight times this."""
+_FAR = 30.0
 _LARGEST = 690.0
 """Logarithm of the largest e-value that is told apart from larger ones: a float holds it."""
 
@@ -305,8 +306,15 @@ def _log_beta(a: float, b: float) -> float:
 
 def _one_sided(z: float, pairs: float) -> float:
     kept = pairs / (pairs + _TUNED_FOR)
-    above = 0.5 * erfc(-z * sqrt(kept) / sqrt(2.0))
-    return two_sided(z, pairs) + log(2.0 * max(above, 1e-300))
+    return two_sided(z, pairs) + log(2.0) + _log_below(z * sqrt(kept))
+
+
+def _log_below(z: float) -> float:
+    """Return the logarithm of the probability that a standard normal figure is below ``z``."""
+    if z > -_FAR:
+        return log(0.5 * erfc(-z / sqrt(2.0)))
+    # That would be 0 as a float from -39 on: a canary that is far better than it must be is no alarm.
+    return -0.5 * z * z - log(-z * sqrt(2.0 * pi))
 
 
 def variances(rows: Sequence[tuple[Moments, Moments]]) -> tuple[float, float]:
