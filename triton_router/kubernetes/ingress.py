@@ -36,11 +36,8 @@ def _ingress(release: Release, track: Track, protocol: str, annotations: dict[st
             f"{PREFIX}canary-weight": str(release.weight),
             f"{PREFIX}canary-by-header": release.header,
         }
-    host, path, port = (
-        (release.host, "/v2", HTTP_PORT)
-        if protocol == "http"
-        else (release.grpc_host, "/inference.GRPCInferenceService", GRPC_PORT)
-    )
+    # gRPC has the host to itself; some ingress-nginx refuse the dot in its service's name.
+    host, path, port = (release.host, "/v2", HTTP_PORT) if protocol == "http" else (release.grpc_host, "/", GRPC_PORT)
     service = {"name": release.service(track), "port": {"number": port}}
     tls = [{"hosts": [host], "secretName": release.tls_secret}]
     return {

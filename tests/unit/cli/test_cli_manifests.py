@@ -88,6 +88,21 @@ def test_one_bad_file_keeps_all_others_as_they_are(tmp_path: Path, capsys: pytes
     assert (tmp_path / "traffic.yaml").read_text() == before
 
 
+def test_a_file_named_twice_and_through_a_link_is_changed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is one file: it is reported once, by the first name, and the link stays one."""
+    assert run("--mesh", "nginx", "--out", tmp_path / "k8s") == 0
+    capsys.readouterr()
+    link = tmp_path / "link.yaml"
+    link.symlink_to(tmp_path / "k8s" / "traffic.yaml")
+    assert run("--set-weight", 30, link, tmp_path / "k8s", "--json") == 0
+    changes = json.loads(capsys.readouterr().out)["changes"]
+    assert [(change["file"], change["before"]) for change in changes] == [(str(link), 10)] * 2
+    assert link.is_symlink()
+    assert 'canary-weight: "30"' in link.read_text()
+
+
 def test_a_promotion_in_the_words_of_the_documentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --stable-version v2 and --weight 0, stable becomes what the canary was, and the canary gets nothing."""
     assert run("--mesh", "nginx", "--out", tmp_path) == 0
