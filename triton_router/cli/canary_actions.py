@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from triton_router.cli import canary_report, output
 from triton_router.cli.canary import who
 from triton_router.cli.canary_start import start
-from triton_router.cli.rollout_source import phase_of, rollout_reports
+from triton_router.cli.rollout_source import audit_entries, phase_of, rollout_reports
 from triton_router.cli.router_edit import apply
 from triton_router.config import rollout_edits
 from triton_router.config.router_config import ROUTER_FILE, load_router_config
@@ -96,11 +96,13 @@ def finish(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     """Print how a rollout stands."""
     _, rollout = _rollout_of(args)
-    reports = rollout_reports(args, rollout)
+    state = canary_report.State(
+        args.model, rollout, phase_of(args, rollout), rollout_reports(args, rollout), audit_entries(args, rollout)
+    )
     if args.json:
-        output.print_json(canary_report.as_json(args.model, rollout, phase_of(args, rollout), reports))
+        output.print_json(canary_report.as_json(state))
     else:
-        canary_report.print_status(args.model, rollout, phase_of(args, rollout), reports)
+        canary_report.print_status(state)
     return 0
 
 

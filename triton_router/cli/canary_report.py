@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triton_router.cli import output
 from triton_router.config.printable import printable
@@ -16,7 +17,26 @@ if TYPE_CHECKING:
 
 _ARM_HEADERS = ("arm", "answers", "failures", "share", "latency ms", "refused", "cancelled")
 _TEST_HEADERS = ("test", "e-value", "alarm at", "", "what it sees")
+_AUDIT_HEADERS = ("when (UTC)", "who", "what", "share", "why")
 _MINUTE_S, _HOUR_S = 60, 3600
+
+
+class State(NamedTuple):
+    """What a status says.
+
+    Attributes:
+        model: The routed model.
+        rollout: As router.yaml has it.
+        phase: As far as is known.
+        reports: Of each instance.
+        audit: The last changes, oldest first.
+    """
+
+    model: str
+    rollout: RolloutConfig
+    phase: str
+    reports: list[Observed]
+    audit: list[dict[str, Any]]
 
 
 def begun(model: str, done: dict[str, Any]) -> str:
@@ -45,29 +65,32 @@ def still_loaded(config: RouterConfig, removed: Sequence[dict[str, Any]]) -> lis
     return lines
 
 
-def as_json(model: str, rollout: RolloutConfig, phase: str, reports: Sequence[Observed]) -> dict[str, Any]:
+def as_json(state: State) -> dict[str, Any]:
     """Return a status for machines."""
     return {
-        "model": model,
-        "phase": phase,
-        "rollout": rollout.model_dump(mode="json", exclude_none=True),
-        "instances": [{"source": one.source, **one.report} for one in reports],
+        "model": state.model,
+        "phase": state.phase,
+        "rollout": state.rollout.model_dump(mode="json", exclude_none=True),
+        "instances": [{"source": one.source, **one.report} for one in state.reports],
+        "audit": state.audit,
     }
 
 
-def print_status(model: str, rollout: RolloutConfig, phase: str, reports: Sequence[Observed]) -> None:
+def print_status(state: State) -> None:
     """Print a status for people."""
-    if not reports:
-        print(printable(f"{model}: rollout {rollout.id} of {', '.join(rollout.canary)}, {phase} as router.yaml has it"))
-        output.note(
-            "note: nothing has been observed of it: no router serves it here, and none has left anything on disk"
-        )
-    for source, report in reports:
-        for line in _head(model, report):
+    rollout = state.rollout
+    if not state.reports:
+        names = ", ".join(rollout.canary)
+        print(printable(f"{state.model}: rollout {rollout.id} of {names}, {state.phase} as router.yaml has it"))
+        output.note("note: nothing was observed of it yet: no router serves it here, and none has left a file")
+    for source, report in state.reports:
+        for line in _head(state.model, report):
             print(printable(line))
         output.print_table(_ARM_HEADERS, [_arm(name, arm) for name, arm in report["arms"].items()])
         output.print_table(_TEST_HEADERS, [_test(test) for test in report["tests"]])
         print(printable(f"({source})"))
+    if state.audit:
+        output.print_table(_AUDIT_HEADERS, [_entry(entry) for entry in state.audit])
 
 
 def lasting(seconds: float) -> str:
@@ -117,4 +140,14 @@ def _test(test: dict[str, Any]) -> tuple[object, ...]:
         f"{test['bound']:.4g}",
         "ALARM" if test["alarm"] else "",
         test["text"],
+    )
+
+
+def _entry(entry: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.get("at", 0.0))),
+        entry.get("by", ""),
+        entry.get("event", ""),
+        f"{entry.get('before', 0.0):.4g} -> {entry.get('after', 0.0):.4g}",
+        entry.get("reason", ""),
     )

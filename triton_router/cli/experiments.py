@@ -90,8 +90,9 @@ def _results(args: argparse.Namespace) -> int:
         from triton_router.cli.experiment_plot import require_plotting
 
         require_plotting(args.plot)
-    test = _meant(args, _config(args), running=True)
-    reports = experiment_reports(args, test)
+    config = _config(args)
+    test = _meant(args, config, running=True)
+    reports = experiment_reports(args, config, test)
     if not reports:
         raise UnavailableError(
             f"nothing is known of experiment {test.experiment_id!r} of {args.model!r}",

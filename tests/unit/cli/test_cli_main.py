@@ -21,7 +21,7 @@ def test_commands_stand_in_the_order_in_which_a_user_meets_them() -> None:
     """Every command of the project is there, and --help lists them in the order of use."""
     names = [command.__name__.rpartition(".")[2] for command in COMMANDS]
     first = ["add", "serve", "models", "pipeline", "status", "explain"]
-    assert names == [*first, "watch", "drain", "simulate", "replay"]
+    assert names == [*first, "canary", "experiments", "watch", "drain", "manifests", "simulate", "replay"]
 
 
 @pytest.mark.parametrize("name", [command.__name__.rpartition(".")[2] for command in COMMANDS])
