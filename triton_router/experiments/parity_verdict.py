@@ -55,7 +55,6 @@ class ParityVerdict:
         self.compared = self.diverged = self.agreeing = 0
         self._runs: list[list[int]] = []
         self._forgotten = 0
-        self._log_e = 0.0
 
     @property
     def needed_to_return(self) -> int:
@@ -79,7 +78,9 @@ class ParityVerdict:
         run = self._runs[-1]
         run[0] += not agrees
         run[1] += 1
-        self._judge(self._runs, self.agreeing)
+        # Agreement never makes a target look worse: there is nothing to judge but a way back.
+        if self.is_quarantined or not agrees:
+            self._judge(self._runs, self.agreeing)
 
     def identify(self, identity: str) -> bool:
         """Judge anew if the target has become another one. Returns whether it has."""
@@ -120,7 +121,7 @@ class ParityVerdict:
             "needed_to_return": self.needed_to_return if self.is_quarantined else None,
             "returns": self._returns,
             "max_mismatch": self._max_mismatch,
-            "e_value": float(f"{e_value(self._log_e):.4g}"),
+            "e_value": float(f"{e_value(self._log_e(self._runs)):.4g}"),
             "bound": float(f"{1.0 / self._false_alarms:.4g}"),
             "text": self._text(),
         }
@@ -172,12 +173,13 @@ class ParityVerdict:
                 self._returns += 1
                 self._begin_anew()
             return
-        since = share_since([(run[0], run[1]) for run in runs], self._max_mismatch)
-        self._log_e = over_starts(since, self._forgotten)
-        if self._log_e >= -log(self._false_alarms):
+        if self._log_e(runs) >= -log(self._false_alarms):
             self.is_quarantined = True
             # What agreed before the quarantine does not count towards its end.
             self.agreeing = 0
+
+    def _log_e(self, runs: Sequence[Sequence[int]]) -> float:
+        return over_starts(share_since([(run[0], run[1]) for run in runs], self._max_mismatch), self._forgotten)
 
     def _heard(self, peer: object) -> _Heard | None:
         try:

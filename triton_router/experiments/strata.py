@@ -144,7 +144,9 @@ class Strata:
         return sum(one.canary.answers for one in self._by_key.values() if one.share == share)
 
     def plus(self, others: Sequence[Strata]) -> Strata:
-        """Return the sum of this and others, in the order of time."""
+        """Return the sum of this and others, in the order of time; itself where there are no others."""
+        if not others:
+            return self
         result = Strata()
         result._labels = self._labels
         result.forgotten = self.forgotten

@@ -110,6 +110,15 @@ def test_a_mean_of_few_is_not_judged() -> None:
     assert mean_since([(many, moments([0.0, 0.1] * LEAST_MEASURED))], 0.0)[0] > 100.0
 
 
+@pytest.mark.parametrize("level", [-0.3, -1.0, -3.9])
+@pytest.mark.parametrize("size", [60, 10_000, 10_000_000])
+def test_a_canary_that_is_faster_is_no_alarm(level: float, size: int) -> None:
+    """However many standard errors below stable it is: the tail of the normal distribution is no rounding error."""
+    canary = Moments(size, level * size, (level**2 + 0.01) * size)
+    stable = Moments(size, 0.0, 0.01 * size)
+    assert mean_since([(canary, stable)], 0.0)[0] < 0.0
+
+
 def test_arms_are_compared_within_strata() -> None:
     """A canary that gets its requests when all is slow is not a slow canary (Simpson's paradox)."""
     rng = random.Random(3)

@@ -1,0 +1,344 @@
+"""A rollout's way: steps, hands, restarts, clocks and other instances."""
+
+from __future__ import annotations
+
+import json
+from math import log
+from typing import Any
+
+import pytest
+
+from tests.unit.experiments.rollouts import GOOD, STEPS, Behaviour, Traffic, events, gate, plan
+from triton_router.experiments.rollout import Rollout
+from triton_router.routing.types import Verdict
+
+
+def begun(**changes: Any) -> Rollout:
+    rollout = Rollout(plan(**({"gate": gate()} | changes)))
+    rollout.step(0.0)
+    return rollout
+
+
+def answered(rollout: Rollout, count: int = 50) -> None:
+    for _ in range(count):
+        rollout.canary.note(Verdict.SUCCESS, 5.0, 0.0)
+        for _ in range(9):
+            rollout.stable.note(Verdict.SUCCESS, 5.0, 0.0)
+
+
+def after(rollout: Rollout, seconds: int, start: float = 0.0) -> list[str]:
+    """Let time pass without requests; return what happened."""
+    return [event for second in range(1, seconds + 1) for event in events(rollout.step(start + second))]
+
+
+def test_a_good_canary_is_promoted_step_by_step() -> None:
+    """Each step in its turn, told once, by the gate; at the end all requests are the canary's."""
+    traffic = Traffic(Rollout(plan(gate=gate())), seed=1)
+    assert traffic.until_it_ends() == "promoted"
+    assert events(traffic.changes) == ["begin", "step", "step", "step", "step", "promote"]
+    assert [change.after for change in traffic.changes] == [*STEPS, 1.0]
+    assert {change.by for change in traffic.changes[1:]} == {"gate"}
+    assert traffic.changes[0].by == "ann"
+    assert traffic.rollout.is_canary("anybody")
+
+
+def test_a_step_needs_both_its_time_and_its_answers() -> None:
+    """Neither ten seconds without answers nor answers without ten seconds go on; the report says what is missing."""
+    rollout = begun()
+    assert rollout.report(0.0)["waiting_for"] == "10 s more and 5 more answers of the canary"
+    assert after(rollout, 30) == []
+    assert rollout.report(30.0)["waiting_for"] == "5 more answers of the canary"
+    answered(rollout)
+    assert events(rollout.step(31.0)) == ["step"]
+    answered(rollout)
+    assert events(rollout.step(32.0)) == []
+    assert rollout.report(32.0)["waiting_for"] == "9 s more"
+    assert after(rollout, 9, 32.0) == ["step"]
+
+
+def test_a_late_answer_counts_where_it_was_assigned() -> None:
+    """Witnesses of the first step keep counting there after the second has begun."""
+    rollout = begun()
+    late = rollout.canary
+    answered(rollout)
+    assert after(rollout, 10) == ["step"]
+    late.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    assert rollout.canary is not late
+    assert rollout.report(10.0)["answers_in_step"] == 0
+
+
+def test_a_clock_that_goes_backwards_promotes_nobody() -> None:
+    """Only time that passes counts; what was set back counts from there."""
+    rollout = begun()
+    answered(rollout)
+    for now in (5.0, -1e6, -1e6 + 4.0):
+        assert rollout.step(now) == []
+    assert events(rollout.step(-1e6 + 5.0)) == ["step"]
+
+
+def test_a_clock_that_leaps_counts_for_a_minute() -> None:
+    """A machine that slept for a day has not watched the canary for a day."""
+    rollout = begun(hold_s=100.0)
+    answered(rollout)
+    assert rollout.step(86_400.0) == []
+    assert rollout.report(86_400.0)["held_s"] == 60.0
+
+
+def test_steps_that_end_below_all_wait_for_a_hand() -> None:
+    """Who plans 10% and 50% has not asked for 100%."""
+    rollout = begun(steps=(0.1, 0.5))
+    answered(rollout)
+    assert after(rollout, 10) == ["step"]
+    answered(rollout)
+    assert after(rollout, 100, 10.0) == []
+    assert "by hand" in str(rollout.report(110.0)["waiting_for"])
+    rollout.follow(plan(steps=(0.1, 0.5), outcome="promote", by="bob"), 111.0)
+    assert (rollout.phase, rollout.share) == ("promoted", 1.0)
+
+
+def test_a_hand_promotes_and_aborts() -> None:
+    """The file's outcome holds at once, says who, and is told once."""
+    for outcome, phase, share in (("promote", "promoted", 1.0), ("abort", "rolled_back", 0.0)):
+        rollout = begun()
+        wanted = plan(gate=gate(), outcome=outcome, by="bob")
+        (change,) = rollout.follow(wanted, 3.0)
+        assert (change.event, change.by, change.before, change.after) == (outcome, "bob", 0.01, share)
+        assert (rollout.phase, rollout.share) == (phase, share)
+        assert rollout.follow(wanted, 4.0) == rollout.step(5.0) == []
+
+
+def test_a_pause_stops_the_steps_and_not_the_gate() -> None:
+    """Paused, time does not count and the share stays; a canary that fails is rolled back all the same."""
+    rollout = begun()
+    answered(rollout)
+    assert events(rollout.follow(plan(gate=gate(), is_paused=True), 1.0)) == ["pause"]
+    assert after(rollout, 60, 1.0) == []
+    assert (rollout.phase, rollout.share) == ("paused", 0.01)
+    assert events(rollout.follow(plan(gate=gate()), 62.0)) == ["resume"]
+    assert after(rollout, 9, 62.0) == ["step"]
+    rollout.follow(plan(gate=gate(), is_paused=True), 80.0)
+    for _ in range(30):
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    assert events(rollout.step(81.0)) == ["rollback"]
+
+
+def test_weights_replace_and_hold() -> None:
+    """A share by hand is that share, however often it is set and however long; the gate watches."""
+    rollout = begun()
+    for weight in (0.9, 0.1, 0.1):
+        rollout.follow(plan(gate=gate(), weight=weight), 1.0)
+        assert rollout.share == weight
+    answered(rollout, 500)
+    assert after(rollout, 200) == []
+    assert rollout.report(0.0)["waiting_for"] == "the share was set by hand, and stays"
+    for _ in range(30):
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    assert events(rollout.step(201.0)) == ["rollback"]
+
+
+def test_without_the_weight_the_steps_go_on_from_below() -> None:
+    """From 30% by hand back to steps of 1, 5, 25, 50: at 25."""
+    rollout = begun(weight=0.3)
+    assert rollout.share == 0.3
+    (change,) = rollout.follow(plan(gate=gate()), 1.0)
+    assert (change.event, change.before, change.after) == ("set", 0.3, 0.25)
+
+
+def test_other_steps_never_raise_a_share_at_once() -> None:
+    """New steps while the canary has 25%: the highest of them that is not above, or the first."""
+    rollout = begun(weight=0.25)
+    rollout.follow(plan(gate=gate()), 0.0)
+    rollout.follow(plan(gate=gate(), steps=(0.02, 0.1, 0.6)), 1.0)
+    assert rollout.share == 0.1
+
+
+def test_a_rollback_outlives_everything_but_a_hand() -> None:
+    """Not other steps, a weight, a pause, other canaries or a restart: only ``promote`` undoes a rollback."""
+    rollout = begun()
+    for _ in range(30):
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    assert events(rollout.step(1.0)) == ["rollback"]
+    for changes in ({"weight": 0.5}, {"steps": (0.5, 1.0)}, {"is_paused": True}, {"canary": frozenset({"x"})}):
+        wanted = plan(gate=gate(), **changes)
+        assert rollout.follow(wanted, 2.0) == []
+        rollout = Rollout.from_state(wanted, json.loads(json.dumps(rollout.state())))
+        assert rollout.step(3.0) == []
+        assert (rollout.phase, rollout.share, rollout.is_canary("k")) == ("rolled_back", 0.0, False)
+    assert events(rollout.follow(plan(outcome="promote"), 4.0)) == ["promote"]
+    assert rollout.share == 1.0
+
+
+def test_an_alarm_that_may_not_roll_back_is_told_once() -> None:
+    """Without ``rollback`` the share stays, nobody is promoted, and the alarm comes once, also after a restart."""
+    wanted = plan(gate=gate(rollback=False))
+    rollout = Rollout(wanted)
+    rollout.step(0.0)
+    for _ in range(30):
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    (change,) = rollout.step(1.0)
+    assert (change.event, change.before, change.after) == ("alarm", 0.01, 0.01)
+    answered(rollout, 1000)
+    rollout = Rollout.from_state(wanted, json.loads(json.dumps(rollout.state())))
+    assert after(rollout, 60, 1.0) == []
+    assert "alarm of errors" in str(rollout.report(61.0)["waiting_for"])
+
+
+def test_a_restart_resumes_where_it_was() -> None:
+    """Step, time held, evidence and reasons come back; a change that was made meanwhile is taken over and told."""
+    traffic = Traffic(Rollout(plan(gate=gate())), seed=2)
+    while traffic.rollout.share < 0.25:
+        traffic.second()
+    for _ in range(4):
+        traffic.second()
+    stored = json.loads(json.dumps(traffic.rollout.state()))
+    again = Rollout.from_state(plan(gate=gate()), stored)
+    before = traffic.rollout.report(traffic.now)
+    assert again.report(traffic.now) == before
+    assert again.step(traffic.now + 9000.0) == []
+    assert again.report(traffic.now)["held_s"] == before["held_s"]
+    paused = Rollout.from_state(plan(gate=gate(), is_paused=True), stored)
+    assert events(paused.step(traffic.now)) == ["pause"]
+
+
+def test_other_canaries_begin_anew() -> None:
+    """What was seen of other targets is no evidence, in this process and after a restart."""
+    rollout = begun()
+    answered(rollout)
+    after(rollout, 10)
+    stored = rollout.state()
+    other = plan(gate=gate(), canary=frozenset({"newer"}))
+    assert events(rollout.follow(other, 11.0)) == ["begin"]
+    restored = Rollout.from_state(other, stored)
+    assert events(restored.step(11.0)) == ["begin"]
+    for one in (rollout, restored):
+        assert one.share == 0.01
+        assert one.report(11.0)["arms"] == Rollout(other).report(11.0)["arms"]
+
+
+def test_another_rollout_is_none_of_its_business() -> None:
+    """Plan and state of another id are refused."""
+    rollout = begun()
+    with pytest.raises(ValueError, match="other"):
+        rollout.follow(plan(id="other"), 1.0)
+    with pytest.raises(ValueError, match="other than 'other'"):
+        Rollout.from_state(plan(id="other"), rollout.state())
+
+
+def test_a_caller_stays_and_only_newcomers_move() -> None:
+    """Who is the canary's at a share is so at every larger one, and with another id others come first."""
+    rollout, other = begun(), begun(id="other")
+    keys = [f"user{number}" for number in range(2000)]
+    inside: set[str] = set()
+    for weight in (0.01, 0.1, 0.5, 1.0):
+        rollout.follow(plan(gate=gate(), weight=weight), 1.0)
+        now = {key for key in keys if rollout.is_canary(key)}
+        assert inside <= now
+        assert abs(len(now) - 2000 * weight) < 4.5 * (2000 * weight * (1 - weight)) ** 0.5 + 1
+        inside = now
+    rollout.follow(plan(gate=gate(), weight=0.3), 1.0)
+    other.follow(plan(id="other", gate=gate(), weight=0.3), 1.0)
+    both = sum(rollout.is_canary(key) and other.is_canary(key) for key in keys)
+    assert 120 < both < 240
+
+
+def test_instances_judge_what_all_of_them_saw() -> None:
+    """Four instances with too little each find together what none finds alone."""
+    rollouts = [begun() for _ in range(4)]
+    for rollout in rollouts:
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+        assert rollout.step(1.0) == []
+    peers = [rollout.evidence() for rollout in rollouts[1:]]
+    assert events(rollouts[0].step(2.0, peers)) == ["rollback"]
+    (change,) = rollouts[1].step(3.0, [rollouts[0].evidence()])
+    assert (change.event, change.reason) == ("rollback", "another instance has rolled it back")
+
+
+def test_instances_go_together() -> None:
+    """One that is behind takes the step of one that is ahead, and its answers count for both; not while paused."""
+    ahead, behind = begun(), begun()
+    answered(ahead)
+    assert after(ahead, 10) == ["step"]
+    evidence = json.loads(json.dumps(ahead.evidence()))
+    assert events(behind.step(1.0, [evidence])) == ["step"]
+    assert behind.share == 0.05
+    paused = begun(is_paused=True)
+    assert paused.step(1.0, [evidence]) == []
+
+
+@pytest.mark.parametrize("peer", [None, 5, {}, {"id": "r"}, {"id": "other", "phase": "rolled_back"}])
+def test_whatever_others_send_is_left_out(peer: object) -> None:
+    """What is no evidence of this rollout changes nothing, and the report counts it."""
+    rollout = begun()
+    assert rollout.step(1.0, [peer]) == []
+    assert rollout.report(1.0)["ignored_peers"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"phase": "flying"},
+        {"share": 1.5},
+        {"share": float("nan")},
+        {"held_s": -1.0},
+        {"strata": []},
+        {"strata": {"forgotten": 0, "rows": [[0.5]]}},
+        {"alarmed": "errors"},
+        {"begun": None},
+        {"reason": 3},
+        {"canary": 7},
+    ],
+)
+def test_states_that_no_rollout_has_are_refused(change: dict[str, object]) -> None:
+    """By name, as ValueError."""
+    with pytest.raises(ValueError, match=r"rollout|strat"):
+        Rollout.from_state(plan(), begun().state() | change)
+
+
+@pytest.mark.parametrize(
+    ("test", "canary", "mismatches"),
+    [
+        ("errors", Behaviour(failures=0.3), None),
+        ("latency", Behaviour(slower=log(1.6)), None),
+        ("mismatches", GOOD, 0.5),
+    ],
+)
+def test_each_way_of_being_worse_is_found_and_explained(test: str, canary: Behaviour, mismatches: float | None) -> None:
+    """The rollback's reason has figures of both arms, the e-value and its bound, and the report keeps them."""
+    traffic = Traffic(Rollout(plan(gate=gate())), seed=4)
+    assert traffic.until_it_ends(canary=canary, mismatches=mismatches) == "rolled_back"
+    last = traffic.changes[-1]
+    assert (last.event, last.by, last.after) == ("rollback", "gate", 0.0)
+    assert "e-value" in last.reason
+    assert "against the bound 100" in last.reason
+    found = [one for one in traffic.rollout.report(0.0)["tests"] if one["alarm"]]  # pyright: ignore[reportGeneralTypeIssues]
+    assert [one["name"] for one in found] == [test]
+    assert last.figures["tests"] == traffic.rollout.report(0.0)["tests"]
+
+
+@pytest.mark.parametrize("canary", [Behaviour(failures=0.3), Behaviour(slower=log(1.6))])
+def test_a_canary_that_goes_bad_at_full_share_is_found_by_stables_past(canary: Behaviour) -> None:
+    """At 100% there is nobody to compare with but what stable did before."""
+    traffic = Traffic(Rollout(plan(hold_s=30.0, gate=gate())), seed=6)
+    while traffic.rollout.share < 1.0:
+        traffic.second()
+    assert traffic.until_it_ends(canary) == "rolled_back"
+    assert "stable" in traffic.changes[-1].reason
+
+
+def test_a_rollout_that_begins_at_full_share_says_that_nothing_is_compared() -> None:
+    """Without any stable answers the gate cannot judge errors or latency, and says so in its figures."""
+    traffic = Traffic(Rollout(plan(steps=(1.0,), gate=gate())), seed=6)
+    assert traffic.until_it_ends(Behaviour(failures=0.9)) == "promoted"
+    texts = [str(one["text"]) for one in traffic.rollout.report(0.0)["tests"]]  # pyright: ignore[reportGeneralTypeIssues]
+    assert any("stable 0 of 0" in text for text in texts)
+    assert any("0 of stable" in text for text in texts)
+
+
+def test_clients_faults_are_not_the_canarys() -> None:
+    """A thousand malformed and cancelled requests of the canary say nothing against it."""
+    rollout = begun()
+    for _ in range(1000):
+        rollout.canary.note(Verdict.CLIENT_ERROR, 5.0, 0.0)
+        rollout.canary.note(Verdict.CANCELLED, 5.0, 0.0)
+    assert rollout.step(1.0) == []
+    assert rollout.report(1.0)["answers_in_step"] == 0
