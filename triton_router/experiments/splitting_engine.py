@@ -96,13 +96,14 @@ class SplittingEngine(RoutingEngine):
         self._experiment = Experiment(trials.split) if trials.split is not None else None
         self._rollout = Rollout(trials.plan) if trials.plan is not None else None
         self._under_way: _UnderWay | None = None
-        self._served = Tally("canary"), Tally("stable")
+        # Without labels: they are no arms of their own.
+        self._served = Tally(), Tally()
         super().__init__(targets, routing[0], rng=rng, rules=routing[1], log_propensities=log_propensities)
 
     @property
     def counted(self) -> dict[str, Tally]:
         """What this process has seen of a rollout's arms, whichever rollouts there were; for metrics."""
-        return {tally.label: tally for tally in self._served}
+        return dict(zip(("canary", "stable"), self._served, strict=True))
 
     def _roles_now(self) -> Roles:
         """Return what the targets are there for, as the trials have it."""
@@ -113,6 +114,8 @@ class SplittingEngine(RoutingEngine):
         canary, stable = _arms(rollout)
         if rollout.phase == PROMOTED:
             return Roles(barred, canary)
+        if rollout.share > 0.0 and rollout.plan.gate.rollback:
+            return Roles(barred, stable, rollout.plan.canary)
         if rollout.share <= 0.0:
             why = "rolled it back" if rollout.phase == ROLLED_BACK else "gives it no requests"
             barred |= dict.fromkeys(rollout.plan.canary, f"rollout {rollout.plan.id} {why}")
@@ -150,7 +153,7 @@ class SplittingEngine(RoutingEngine):
             return changes
 
     def resume(self, *, rollout: object = None, experiment: object = None) -> None:
-        """Go on from where another process was, as far as it was about the same.
+        """Go on from where another process was, from the next `step` or `reconfigure` on.
 
         Args:
             rollout: As `rollout_state` gave it; None for nothing.
@@ -160,13 +163,11 @@ class SplittingEngine(RoutingEngine):
             ValueError: It is of another rollout or experiment, or not valid; that one begins anew.
         """
         with self._lock:
-            try:
-                if rollout is not None and self._rollout is not None:
-                    self._rollout = Rollout.from_state(self._rollout.plan, rollout)
-                if experiment is not None and self._experiment is not None:
-                    self._experiment = Experiment.from_state(self._experiment.split, experiment)
-            finally:
-                self._apply(self._policy, self._rules)
+            if rollout is not None and self._rollout is not None:
+                self._rollout = Rollout.from_state(self._rollout.plan, rollout)
+            if experiment is not None and self._experiment is not None:
+                self._experiment = Experiment.from_state(self._experiment.split, experiment)
+            self._look_again()
 
     def step(self, now: float, peers: Sequence[object] = ()) -> list[Transition]:
         """Judge the canary, give it more, less or as many requests, and have the experiment know the time.
@@ -182,8 +183,10 @@ class SplittingEngine(RoutingEngine):
             if self._experiment is not None:
                 self._experiment.tick(now)
             changes = self._rollout.step(now, peers) if self._rollout is not None else []
-            if changes:
+            if self._roles != self._roles_now():
                 self._apply(self._policy, self._rules)
+            elif changes:
+                self._look_again()
             return changes
 
     def note_parity(self, agrees: bool) -> None:

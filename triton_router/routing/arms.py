@@ -45,12 +45,16 @@ class Roles(NamedTuple):
     Attributes:
         barred: Those that get no client's request, by name, and why.
         steady: Arm of all requests that are not assigned to another, and of attempts after the first.
+        judged: Names of those that somebody is to judge within seconds: they never rest for long when they fail.
     """
 
     barred: Mapping[str, str] = {}
     steady: Arm | None = None
+    judged: frozenset[str] = frozenset()
 
 
+JUDGED_PAUSE_S = 0.25
+"""Longest rest of a target that is judged: one request at a time, which a retry saves, goes on finding out."""
 NO_ROLES = Roles()
 """All serve all."""
 

@@ -5,12 +5,12 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
-from math import log, nan
+from math import inf, log, nan
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.routing import peers, selection
-from triton_router.routing.arms import NO_ROLES, Roles
+from triton_router.routing.arms import JUDGED_PAUSE_S, NO_ROLES, Roles
 from triton_router.routing.choosing import Chooser
 from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
@@ -364,6 +364,7 @@ class RoutingEngine:
         for candidate in self._roster.present:
             candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
+            candidate.health.most_pause_s = JUDGED_PAUSE_S if candidate.target.name in self._roles.judged else inf
 
     def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
         """Tell the witnesses of a decision how it ended, before anything is learned from that."""

@@ -58,6 +58,7 @@ class Health:
         why: The same in words.
         problem: What a check has found, or "".
         takes_copies: Whether copies of requests go on while that lasts, which only its answers can show to be over.
+        most_pause_s: Bound of its pauses, whatever the rules.
         ejections: How often it went out, by cause.
         returns: How often it came back.
     """
@@ -80,6 +81,7 @@ class Health:
         "ejections",
         "failures",
         "is_well",
+        "most_pause_s",
         "outcomes",
         "problem",
         "returns",
@@ -101,6 +103,7 @@ class Health:
         self.why = ""
         self.problem = ""
         self.takes_copies = False
+        self.most_pause_s = float("inf")
         self.ejections: dict[Cause, int] = {}
         self.returns = 0
         self._is_out = False
@@ -254,5 +257,6 @@ class Health:
 
     def _rest(self, now: float, rules: HealthRules, rng: Callable[[], float]) -> None:
         self._pause = min(max(2.0 * self._pause, rules.first_pause_s), max(rules.longest_pause_s, rules.first_pause_s))
+        self._pause = min(self._pause, self.most_pause_s)
         self._rests_since = now
         self._out_until = now + self._pause * (1.0 - _JITTER * rng())

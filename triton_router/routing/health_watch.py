@@ -99,6 +99,7 @@ class HealthWatch:
     def can_be_copied_to(self, candidate: Candidate, now: float) -> bool:
         """Whether a copy may go to a target, which may be none of the members: nobody else brings that up to date."""
         health = candidate.health
+        self.now = now
         if not health.is_well:
             health.settle(now, self.rules)
         stage = health.stage_for_copies(now)

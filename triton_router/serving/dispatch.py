@@ -306,6 +306,8 @@ class Dispatcher:
         now = self._clock()
         wish = self._forwarder.wish(request)
         context = self._forwarder.context(request, wish, pinned=pinned, may_explore=may_explore)
+        if self._engine.wants_keys and not (context.key or pinned):
+            context.key = self._forwarder.own_key(request)
         exchange = Exchange(request, context, now)
         if wish is not None:
             exchange.priority, exchange.wants_explanation = wish.priority, wish.explain

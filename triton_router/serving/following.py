@@ -10,6 +10,7 @@ from triton_router.config import configured_engine
 from triton_router.config.cycles import refuse_cycle, router_cycle
 from triton_router.config.loading import parse_yaml
 from triton_router.config.router_config import ROUTER_FILE, validate_router_config
+from triton_router.config.routing_of import trials_of
 from triton_router.config.running_changes import refuse_unfollowable
 from triton_router.hardware.power import readers
 from triton_router.serving import assembly
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from triton_router.hardware.calibration import Calibration
     from triton_router.hardware.power_sampling import PowerSampling
     from triton_router.serving.dispatch import Dispatcher
+    from triton_router.serving.parity_guard import ParityGuard
     from triton_router.serving.target_watch import TargetWatch
     from triton_router.telemetry.metrics import MetricsFlusher
     from triton_router.telemetry.snapshot_file import TargetIdentity
     from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
+    from triton_router.telemetry.trial_keeper import TrialKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,9 @@ class Followers:
     metrics: MetricsFlusher
     power: PowerSampling
     watch: TargetWatch
+    guard: ParityGuard
     keeper: SnapshotKeeper | None
+    trials: TrialKeeper
 
 
 class Following:
@@ -117,7 +122,10 @@ class Following:
         new = [settings for settings in config.targets if settings.name not in kept]
         learned = keeper.known_of(new) if keeper else {}
         priors = target_priors(self._model.directory, config.targets, self._model.calibration)
-        with keeper.changing(config.targets, config.state.interval_s) if keeper else nullcontext():
+        with (
+            followers.trials.following(trials_of(config, self._model.name)),
+            keeper.changing(config.targets, config.state.interval_s) if keeper else nullcontext(),
+        ):
             added = configured_engine.reconfigure(
                 followers.engine, config, self._model.name, learned, kept=kept, priors=priors
             )
@@ -128,6 +136,7 @@ class Following:
         assembly.reconfigure(followers.dispatcher, self.config, config, self._model.config)
         followers.power.add(readers(frozenset(settings.backend for settings in config.targets)))
         followers.watch.follow(config.targets, config.health.check_interval_s)
+        followers.guard.go_by(config)
         self._identities = _latest(self._identities, identities)
         self.config = config
 

@@ -116,6 +116,13 @@ class Forwarder:
             key=wish.key,
         )
 
+    def own_key(self, request: Request) -> str:
+        """Return what a request without a key is assigned by: its id, or ""."""
+        try:
+            return request.request_id()
+        except Exception:  # noqa: BLE001 - no text: the request is refused with a reason when it is passed on
+            return ""
+
     def request_for(self, target: Target, exchange: Exchange) -> BlsRequest | None:
         """Return a new request for ``target``: a BLS request object serves one call from one thread only.
 

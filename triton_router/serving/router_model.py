@@ -27,7 +27,9 @@ from triton_router.hardware.power_sampling import PowerSampling
 from triton_router.serving.assembly import dispatcher, observed
 from triton_router.serving.contradictions import refuse_contradiction
 from triton_router.serving.following import Followers, Following, RoutedModel
+from triton_router.serving.joint_marks import JointMarks
 from triton_router.serving.live_status import live_status
+from triton_router.serving.parity_guard import ParityGuard
 from triton_router.serving.reloading import Reloading
 from triton_router.serving.resilience_counts import as_metrics
 from triton_router.serving.server_health import ServerHealth
@@ -41,9 +43,12 @@ from triton_router.sharing.place import shared_place
 from triton_router.telemetry.decision_log import configured_log
 from triton_router.telemetry.drift_log import DriftLog
 from triton_router.telemetry.health_log import HealthLog
+from triton_router.telemetry.kept_inputs import KeptInputs
 from triton_router.telemetry.metrics import MetricsFlusher
+from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
+from triton_router.telemetry.trial_keeper import TrialKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,8 +92,20 @@ class TritonPythonModel:
         priors = target_priors(directory, config.targets, model.calibration)
         engine = configured_engine(config, name, learned, rng=random.random, priors=priors)
         self._engine = engine
+        self._trials = TrialKeeper(
+            engine,
+            _state_place() if config.state.keep else None,
+            (name, socket.gethostname()),
+            tell=stub.Logger.log_info,
+            warn=stub.Logger.log_warn,
+        )
+        self._trials.begin()
         self._log = configured_log(config, name, stub.Logger.log_warn)
-        self._dispatcher = dispatcher(stub, engine, observed(engine, self._log), config, model_config)
+        marks = JointMarks(engine)
+        self._guard = _guard(marks, _warner(stub, name), name, config)
+        self._dispatcher = dispatcher(
+            stub, engine, observed(engine, self._log), config, model_config, judge=self._guard
+        )
         if config.streaming:
             stub.Logger.log_warn(
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
@@ -100,6 +117,7 @@ class TritonPythonModel:
             lambda: engine.snapshot(time.monotonic()),
             counts=self._counts,
             merged=self._dispatcher.merged_counts,
+            further=((PARITY_FAMILIES, self._guard.counts),),
             observe=_observer(DriftLog(name, stub.Logger.log_warn), HealthLog(name, stub.Logger.log_warn)),
             interval_s=config.router_config.metrics_interval,
             publishes=config.router_config.enable_metrics,
@@ -112,7 +130,7 @@ class TritonPythonModel:
         backends = frozenset(settings.backend for settings in config.targets)
         self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
         self._watch = TargetWatch(
-            engine,
+            marks.of("checks"),
             ServerHealth(os.getppid()),
             StubScan(os.getppid()),
             self._dispatcher.lose,
@@ -120,10 +138,14 @@ class TritonPythonModel:
             time.monotonic,
         )
         self._watch.follow(config.targets, config.health.check_interval_s)
-        followers = Followers(engine, self._dispatcher, self._metrics, self._power, self._watch, self._keeper)
+        followers = Followers(
+            engine, self._dispatcher, self._metrics, self._power, self._watch, self._guard, self._keeper, self._trials
+        )
         self._following = Following(model, config, followers, stub.Logger.log_info)
+        self._trials.start()
         self._power.start()
         self._watch.start()
+        self._guard.start(self._dispatcher.comparisons.hurry)
         if self._keeper:
             self._keeper.start(lambda: engine.state(time.monotonic()), config.state.interval_s)
         if self._log:
@@ -153,7 +175,9 @@ class TritonPythonModel:
                 closing.callback(self._keeper.close)
             if self._log:
                 closing.callback(self._log.close)
+            closing.callback(self._trials.close)
             closing.callback(self._power.close)
+            closing.callback(self._guard.close)
             closing.callback(self._watch.close)
             closing.callback(self._status.close)
             closing.callback(self._dispatcher.close)
@@ -177,6 +201,10 @@ class TritonPythonModel:
             "resilience": self._dispatcher.resilience_counts(),
             "retries": self._dispatcher.retry_counts(),
             "sharing": self._instances.status(),
+            "parity": {**self._guard.status(), "uncopied": self._dispatcher.comparisons.uncopied},
+            "rollout": self._trials.rollout(),
+            "experiment": self._trials.experiment(),
+            "trials": self._trials.status(),
         }
 
 
@@ -227,6 +255,15 @@ def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper
         (name, instance),
         stub.Logger.log_warn,
     )
+
+
+def _guard(marks: JointMarks, warn: Callable[[str], None], name: str, config: RouterConfig) -> ParityGuard:
+    """Return what guards the answers of a routed model's targets."""
+    place = _state_place() if config.state.keep else None
+    inputs = KeptInputs(place, name, socket.gethostname()) if place is not None else None
+    guard = ParityGuard(marks.of("parity", takes_copies=True), warn, inputs=inputs)
+    guard.go_by(config)
+    return guard
 
 
 def _model_directory() -> Path:

@@ -5,6 +5,8 @@ The shape is that of the engine's snapshot; further keys of a newer server are k
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -130,6 +132,68 @@ class SharingStatus(_Part):
     problem: str
 
 
+class TrialsStatus(_Part):
+    """How rollouts and experiments are kept.
+
+    Attributes:
+        directory: Where; "" for nowhere.
+        audit_log: The file of changes; likewise.
+        writes_audit_log: Whether this instance writes it.
+        errors: What could not be read or written.
+        problem: Why they cannot be written or judged now; "" if they can.
+        remarks: What was found and could not be used.
+    """
+
+    directory: str
+    audit_log: str
+    writes_audit_log: bool
+    errors: int
+    problem: str
+    remarks: list[str] = []
+
+
+class ComparedStatus(_Part):
+    """What comparisons have found of one target.
+
+    Attributes:
+        agreed, differed, failed: How many there were of each kind; one that failed had nothing to compare.
+        largest_difference: Of a floating point element, as a share of the largest magnitude in its output.
+        smallest_cosine: Cosine similarity of a floating point output.
+        smallest_agreement: Share of equal elements of other outputs.
+        last: The latest divergence: ``at`` (seconds since 1970), ``by``, ``problem`` and ``inputs``.
+        quarantined: Whether it gets no requests because of that.
+        verdict: As `ParityVerdict.report` has it; None where it is compared and not guarded.
+    """
+
+    agreed: int
+    differed: int
+    failed: int
+    largest_difference: float
+    smallest_cosine: float
+    smallest_agreement: float
+    last: dict[str, Any] | None
+    quarantined: bool
+    verdict: dict[str, Any] | None
+
+
+class ParityStatus(_Part):
+    """How answers of targets compare.
+
+    Attributes:
+        reference: Name of the target that is right; "" for none.
+        why_off: Why nothing is compared; "" where something is, or nothing could be.
+        problem: What of the verdicts could not be read or written; "" for nothing.
+        uncopied: Requests that were sampled and were too large to be copied.
+        targets: By name.
+    """
+
+    reference: str
+    why_off: str
+    problem: str
+    uncopied: int
+    targets: dict[str, ComparedStatus]
+
+
 class ModelStatus(_Part):
     """One routed model."""
 
@@ -144,3 +208,8 @@ class ModelStatus(_Part):
     resilience: dict[str, int] = {}
     retries: dict[str, float] = {}
     sharing: SharingStatus | None = None
+    parity: ParityStatus | None = None
+    # As `Rollout.report` and `Experiment.report` have them.
+    rollout: dict[str, Any] | None = None
+    experiment: dict[str, Any] | None = None
+    trials: TrialsStatus | None = None

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from triton_router.telemetry.decision_format import Record, TargetEntry
     from triton_router.telemetry.decision_reading import DecisionTrace
 
-_NO_CHOICE = frozenset({"sequence", "mirror", "retry", "hedge"})
+_NO_CHOICE = frozenset({"sequence", "mirror", "shadow", "retry", "hedge"})
 """Reasons of decisions in which no policy had a say: they teach, and are not asked about."""
 _INSTANT_S = 1e-7
 """What times may be off by, written as decimal numbers: what ended when the next began ended before it."""

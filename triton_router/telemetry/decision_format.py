@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from triton_router.profiling.figures import Source
-from triton_router.routing.types import Backend, OptimizationGoal, RoutingContext, Verdict
+from triton_router.routing.types import COPIES, Backend, OptimizationGoal, RoutingContext, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +107,7 @@ class Record(_Line):
     latency_ms: _Count
     attempts: Annotated[int, Field(ge=1, le=1 << 63)] = 1
     mirrored: bool = False
+    arms: tuple[str, ...] = ()
 
     @property
     def decided_at(self) -> float:
@@ -169,8 +170,10 @@ def decision_line(model: str, decision: RoutingDecision, outcome: Outcome, *, mo
         "verdict": outcome.verdict.value,
         "latency_ms": round(outcome.latency_ms, 6),
         "attempts": decision.attempt,
-        "mirrored": decision.reason == "mirror",
+        "mirrored": decision.reason in COPIES,
     }
+    if decision.witnesses:
+        line["arms"] = sorted({witness.label for witness in decision.witnesses if witness.label})
     return dumps(line) + "\n"
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.config.printable import printable
@@ -19,7 +19,7 @@ from triton_router.telemetry.inheritance import profiles_in
 from triton_router.telemetry.snapshot_file import MAX_BYTES, Snapshot, read_snapshot, write_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
 STATE_VARIABLE = "TRITON_ROUTER_STATE_DIR"
@@ -69,7 +69,7 @@ class StateDirectory:
         self._model = model
         self._stem = stem_of(model)
         self.file = path / f"{self._stem}@{safe(instance)}.json"
-        self.previous = _previous_of(self.file)
+        self.previous = previous_of(self.file)
 
     def find(self, *, set_aside: bool = True) -> Found:
         """Read what lies there.
@@ -119,16 +119,8 @@ class StateDirectory:
             ValueError: It is too large.
         """
         make_private_directory(self.path)
-        held = self.file.with_name(f".{self.file.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-        with suppress(OSError):  # there is none yet, or the disk knows no links: then there is only one
-            held.unlink(missing_ok=True)
-            held.hardlink_to(self.file)
-        try:
+        with previous_kept(self.file):
             write_snapshot(self.file, snapshot)
-            with suppress(FileNotFoundError):
-                held.replace(self.previous)
-        finally:
-            held.unlink(missing_ok=True)
 
     def _last_good(self) -> Snapshot | None:
         try:
@@ -149,7 +141,7 @@ class StateDirectory:
     def _clear(self, superfluous: Iterable[Path]) -> None:
         temporary = self.path.glob(f".{self.file.name}.*{TEMPORARY_SUFFIX}")
         half_written = [path for path in temporary if time.time() - _modified_at(path) > _STALE_S]
-        gone = [path for file in superfluous for path in (file, _previous_of(file))]
+        gone = [path for file in superfluous for path in (file, previous_of(file))]
         for path in (*half_written, *gone):
             with suppress(OSError):  # another process may remove it too; a read-only directory keeps it
                 path.unlink()
@@ -160,7 +152,23 @@ class StateDirectory:
         return snapshot
 
 
-def _previous_of(file: Path) -> Path:
+@contextmanager
+def previous_kept(file: Path) -> Generator[None]:
+    """Keep what a file held beside it, should a disk spoil what it is replaced with meanwhile."""
+    held = file.with_name(f".{file.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    with suppress(OSError):  # there is none yet, or the disk knows no links: then there is only one
+        held.unlink(missing_ok=True)
+        held.hardlink_to(file)
+    try:
+        yield
+        with suppress(FileNotFoundError):
+            held.replace(previous_of(file))
+    finally:
+        held.unlink(missing_ok=True)
+
+
+def previous_of(file: Path) -> Path:
+    """Return where what a file held before it was replaced lies."""
     return file.with_name(f"{file.name}.previous")
 
 

@@ -70,6 +70,9 @@ STATUS: dict[str, Any] = {
     "resilience": {},
     "retries": {},
     "sharing": None,
+    "rollout": None,
+    "experiment": None,
+    "trials": None,
 }
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"
