@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from triton_router.routing.snapshot import TargetSnapshot
 
+    CountsOfTargets = Callable[[], Mapping[str, Mapping[str, float]]]
+
 INTERVAL_S = 1.0
 
 _KEPT: list[object] = []
@@ -275,6 +277,7 @@ class MetricsFlusher:
         snapshot: Returns the current state of every target; what it counts until now is not published.
         counts: Returns the counts of the whole model, by the names of `MODEL_FAMILIES`; those it leaves out are 0.
         merged: Returns the counts of each target that takes merged calls, by the names of `MERGING_FAMILIES`.
+        further: Families of targets, each with what returns the counts by target and then by their keys.
         observe: Is shown every state.
         interval_s: Seconds between two publications.
         publishes: Whether anything is published; without it states are still observed.
@@ -287,7 +290,8 @@ class MetricsFlusher:
         snapshot: Callable[[], Sequence[TargetSnapshot]],
         *,
         counts: Callable[[], Mapping[str, float]] = dict[str, float],
-        merged: Callable[[], Mapping[str, Mapping[str, float]]] = dict[str, dict[str, float]],
+        merged: CountsOfTargets = dict[str, dict[str, float]],
+        further: Sequence[tuple[Sequence[ModelFamily], CountsOfTargets]] = (),
         observe: Callable[[Sequence[TargetSnapshot]], None] = lambda _: None,
         interval_s: float = INTERVAL_S,
         publishes: bool = True,
@@ -296,7 +300,7 @@ class MetricsFlusher:
         self._model = model
         self._snapshot = snapshot
         self._counts = counts
-        self._merged = merged
+        self._by_target = ((MERGING_FAMILIES, merged), *further)
         self._observe = observe
         self._interval_s = interval_s
         self._publishes = publishes
@@ -343,8 +347,9 @@ class MetricsFlusher:
             return
         published.update(targets)
         published.update_counts(MODEL_FAMILIES, self._counts())
-        for target, counts in self._merged().items():
-            published.update_counts(MERGING_FAMILIES, counts, target=target)
+        for families, counted in self._by_target:
+            for target, counts in counted().items():
+                published.update_counts(families, counts, target=target)
 
 
 def _counters(targets: Sequence[TargetSnapshot]) -> dict[tuple[str, int], float]:
