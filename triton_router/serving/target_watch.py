@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from triton_router.config.router_config import TargetConfig
+    from triton_router.serving.stub_processes import Stub
 
 _VALID_INTERVALS = 4
 _LEAST_VALID_S = 3.0
@@ -82,6 +83,7 @@ class TargetWatch:
         self._warn = warn
         self._clock = clock
         self._deaths = StubDeaths()
+        self._live: list[Stub] = []
         self._targets: tuple[WatchedTarget, ...] = ()
         self._interval_s = 0.0
         self._problems: dict[str, str] = {}
@@ -117,12 +119,14 @@ class TargetWatch:
 
     def look(self) -> None:
         """Look once, and tell what was found."""
-        begun_at = self._clock()
         seen = self._processes.look()
         models = {target.model for target in self._targets}
         watched = Seen([stub for stub in seen.live if stub.model in models], seen.ended)
         dead = self._deaths.update(watched, self._readiness.is_ready)
         self._count({death.stub.pid for death in dead})
+        # Whether or not it is being loaded afresh already: the server answers what the old process had one by one.
+        fallen = [stub for stub in self._live if seen.ended.get(stub.pid)]
+        self._live = watched.live
         problems = dict(self._problems)
         for target in self._targets:
             if self._closing:
@@ -132,8 +136,9 @@ class TargetWatch:
             if problem is not None:
                 problems[target.name] = problem
                 self._marks.mark(target.name, problem, self._clock(), self._valid_s())
-            if lost:
-                self._lose(target.name, begun_at)
+            if stubs_of(fallen, target.model, target.version):
+                # Marked, it gets no more: what it got until now waits at a process that is no more.
+                self._lose(target.name, self._clock())
         self._report(problems)
 
     def status(self) -> Mapping[str, str]:

@@ -79,7 +79,19 @@ def test_a_dead_process_is_marked_and_counted_once(server: Server) -> None:
     server.watch.look()
     assert server.marks == {"a": "process 1 of m_0_0 was ended by SIGKILL", "b": ""}
     assert server.watch.counts() == {"triton_router_target_processes_died_total": 1}
-    assert set(server.lost) == {("a", 5.0)}
+    assert server.lost == [("a", 5.0)]
+
+
+def test_what_a_dead_process_had_is_lost_though_it_is_being_replaced(server: Server) -> None:
+    """Loaded afresh before anybody looked, a target is well, but its old process answers nothing."""
+    server.seen = Seen([stub(1, "m"), stub(2, "n")], {})
+    server.watch.look()
+    server.seen = Seen([stub(3, "m")], {1: 137, 2: 0})
+    server.ready["n", 2] = False
+    server.watch.look()
+    server.watch.look()
+    assert server.marks["a"] == ""
+    assert server.lost == [("a", 5.0)]
     server.seen, server.ready["m", None] = Seen([stub(2, "m")], {1: 137}), None
     server.watch.look()
     assert server.marks["a"] == ""
