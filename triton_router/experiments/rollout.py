@@ -166,7 +166,8 @@ class Rollout:
         """
         evidence = RolloutEvidence(plan, state)
         values = evidence.values
-        since, held_s, age_s = (values.number(key, 0.0, _END_OF_TIME) for key in ("since", "held_s", "age_s"))
+        since = values.number("since", -_END_OF_TIME, _END_OF_TIME)
+        held_s, age_s = (values.number(key, 0.0, _END_OF_TIME) for key in ("held_s", "age_s"))
         alarmed, why, begun = values.rows("alarmed"), values.text("reason"), values.count("begun")
         rollout = cls(plan)
         if not evidence.is_same_canary and not evidence.has_ended:
