@@ -189,6 +189,14 @@ class SplittingEngine(RoutingEngine):
                 self._look_again()
             return changes
 
+    @property
+    def canary(self) -> frozenset[str]:
+        """Names of the canaries whose answers the rollout wants to be compared with stable's now; none for none."""
+        rollout = self._rollout
+        if rollout is None or rollout.phase in ENDED or rollout.plan.gate.max_mismatch >= 1.0:
+            return frozenset()
+        return rollout.plan.canary
+
     def note_parity(self, agrees: bool) -> None:
         """Note that a canary's answer was compared with that of a stable target, and whether they agree."""
         with self._lock:

@@ -222,6 +222,19 @@ class ParityGuard:
             return
         with self._lock:
             self._verdicts.take_over(known)
+        self._tell_problems()
+
+    def _tell_problems(self) -> None:
+        for problem in self._places.problems() if self._places is not None else ():
+            self._warn(problem)
+
+    def _hear(self) -> None:
+        """Judge by what other instances saw as well."""
+        others = self._places.others() if self._places is not None else ()
+        if others:
+            self._tell_problems()
+            with self._lock:
+                self._verdicts.hear(others)
 
     def _save(self) -> None:
         """Keep the verdicts, if one has changed; not each figure at once, but whoever goes or returns."""
@@ -245,10 +258,7 @@ class ParityGuard:
             self._wake.wait(_LOOK_EVERY_S)
             self._wake.clear()
             try:
-                others = self._places.others() if self._places is not None else ()
-                if others:
-                    with self._lock:
-                        self._verdicts.hear(others)
+                self._hear()
                 self.look()
                 self._save()
             except Exception:  # noqa: BLE001 - a defect in one look must not end the thread that takes the next

@@ -49,10 +49,12 @@ from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 from triton_router.telemetry.trial_keeper import TrialKeeper
+from triton_router.telemetry.verdict_files import VerdictFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from triton_router.experiments.splitting_engine import SplittingEngine
     from triton_router.hardware.calibration import Calibration
     from triton_router.routing.snapshot import TargetSnapshot
     from triton_router.serving.stub import Request, Response, StubModule
@@ -102,7 +104,7 @@ class TritonPythonModel:
         self._trials.begin()
         self._log = configured_log(config, name, stub.Logger.log_warn)
         marks = JointMarks(engine)
-        self._guard = _guard(marks, _warner(stub, name), name, config)
+        self._guard = _guard(engine, marks, _warner(stub, name), name, config)
         self._dispatcher = dispatcher(
             stub, engine, observed(engine, self._log), config, model_config, judge=self._guard
         )
@@ -257,11 +259,14 @@ def _keeper(stub: StubModule, name: str, config: RouterConfig) -> SnapshotKeeper
     )
 
 
-def _guard(marks: JointMarks, warn: Callable[[str], None], name: str, config: RouterConfig) -> ParityGuard:
+def _guard(
+    engine: SplittingEngine, marks: JointMarks, warn: Callable[[str], None], name: str, config: RouterConfig
+) -> ParityGuard:
     """Return what guards the answers of a routed model's targets."""
     place = _state_place() if config.state.keep else None
     inputs = KeptInputs(place, name, socket.gethostname()) if place is not None else None
-    guard = ParityGuard(marks.of("parity", takes_copies=True), warn, inputs=inputs)
+    places = VerdictFiles(place, name, socket.gethostname()) if place is not None else None
+    guard = ParityGuard(marks.of("parity", takes_copies=True), warn, gate=engine, places=places, inputs=inputs)
     guard.go_by(config)
     return guard
 

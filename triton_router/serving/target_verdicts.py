@@ -31,6 +31,10 @@ class VerdictPlaces(Protocol):
         """Return what the other instances keep."""
         ...
 
+    def problems(self) -> Sequence[str]:
+        """Return, once, what could not be used of what lies there, each a sentence."""
+        ...
+
     def close(self) -> None:
         """Leave the place to the next."""
         ...

@@ -1,209 +1,56 @@
-"""What the instances of a routed model know of its rollouts and experiments, in the state directory.
-
-Each instance writes a file of its own and reads those of the others. It takes the first one on its host that no living
-process holds: who is started again goes on where the one before it was, however that ended.
-"""
+"""What the instances of a routed model know of its rollouts and experiments, in the state directory."""
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from triton_router.config.printable import printable
-from triton_router.files import FILE_MODE, make_private_directory, replace_private
-from triton_router.telemetry.snapshot_file import SCHEMA, StatePart, in_a_line, read_state
-from triton_router.telemetry.state_directory import previous_kept, previous_of, safe, set_aside_file, stem_of
+from triton_router.telemetry.instance_files import InstanceFiles, InstanceState
+from triton_router.telemetry.state_directory import stem_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MAX_BYTES = 4 << 20
-MOST_INSTANCES = 64
-"""Of a routed model on one host; and most files of others that are read, the newest."""
 MOST_KNOWN = 8
 """Rollouts that are remembered, the latest, and as many experiments: one that comes back is where it was."""
-_SUFFIX = ".trials"
 
 _ShortText = Annotated[str, Field(max_length=512)]
 _Known = Annotated[dict[_ShortText, dict[str, Any]], Field(max_length=MOST_KNOWN)]
 
 
-class TrialState(StatePart):
+class TrialState(InstanceState):
     """What one instance knows.
 
     Attributes:
-        model: Name of the routed model.
-        written_at: Seconds since 1970.
         rollouts: The state of each, by its id, the latest last.
         experiments: Likewise.
     """
 
     format: Literal["triton-router trials"] = "triton-router trials"
-    schema_version: Annotated[int, Field(ge=1)] = SCHEMA
-    model: _ShortText
-    written_at: Annotated[float, Field(ge=0)]
     rollouts: _Known = Field(default_factory=dict[str, dict[str, Any]])
     experiments: _Known = Field(default_factory=dict[str, dict[str, Any]])
 
 
-class _Read(NamedTuple):
-    version: tuple[int, int, int]
-    state: TrialState | None
-
-
-class TrialFiles:
-    """The files of one instance.
+class TrialFiles(InstanceFiles[TrialState]):
+    """The files of one instance; see `InstanceFiles`.
 
     Args:
-        path: The state directory; made when it is needed.
+        path: The state directory.
         model: Name of the routed model.
         host: Name of this host.
-
-    Attributes:
-        problems: What could not be used of what lies there, each a sentence; whoever says it empties this.
     """
 
     def __init__(self, path: Path, model: str, host: str) -> None:
-        self.path = path
-        self.problems: list[str] = []
-        self._model = model
-        self._stem = stem_of(model)
-        self._host = safe(host)
-        self._file: Path | None = None
-        self._lock = -1
-        self._read: dict[str, _Read] = {}
+        super().__init__(TrialState, ".trials", path, model, host)
+        self._of_model = model
 
     @property
     def audit_log(self) -> Path:
         """Where changes of rollouts are written down."""
-        return audit_log_of(self.path, self._model)
-
-    @property
-    def is_claimed(self) -> bool:
-        """Whether this instance has a file."""
-        return self._file is not None
-
-    def claim(self) -> TrialState | None:
-        """Take a file that no other process holds, and return what it says; None where it says nothing.
-
-        Raises:
-            OSError: None can be had.
-        """
-        make_private_directory(self.path)
-        for number in range(MOST_INSTANCES):
-            file = self.path / f"{self._stem}@{self._host}-{number}{_SUFFIX}"
-            descriptor = _held(file.with_name(f"{file.name}.lock"))
-            if descriptor is not None:
-                self._file, self._lock = file, descriptor
-                return self._own(file)
-        raise BlockingIOError(f"{MOST_INSTANCES} instances on this host hold one each")
-
-    def save(self, state: TrialState) -> None:
-        """Replace this instance's file.
-
-        Raises:
-            OSError: It cannot be written; the old one is still whole.
-            ValueError: It is too large.
-        """
-        if self._file is None:
-            return
-        data = json.dumps(state.model_dump(mode="json"), allow_nan=False, separators=(",", ":")).encode()
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it would have {len(data)} bytes, {MAX_BYTES} at most")
-        make_private_directory(self.path)
-        with previous_kept(self._file):
-            replace_private(self._file, data)
-
-    def others(self) -> list[TrialState]:
-        """Return what the other instances know, those that have ended included: what they saw counts on."""
-        try:
-            files = self._files_of_others()
-        except OSError as error:
-            self.problems.append(f"{self.path} cannot be read: {error.strerror}")
-            return []
-        before, self._read = self._read, {}
-        for name, (version, file) in files.items():
-            known = before.get(name)
-            self._read[name] = known if known is not None and known.version == version else self._fresh(version, file)
-        return [read.state for read in self._read.values() if read.state is not None]
-
-    def close(self) -> None:
-        """Leave the file to the next."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-            self._file = None
-
-    def _own(self, file: Path) -> TrialState | None:
-        try:
-            return self._usable(file)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, RecursionError) as error:
-            problem = f"{file} cannot be used: {_in_words(error)}; {set_aside_file(file)}"
-        try:
-            state = self._usable(previous_of(file))
-        except (OSError, ValueError, RecursionError):
-            self.problems.append(f"{problem}; what it knew of rollouts and experiments is lost")
-            return None
-        self.problems.append(f"{problem}; the one before it is taken")
-        return state
-
-    def _fresh(self, version: tuple[int, int, int], file: Path) -> _Read:
-        try:
-            return _Read(version, self._usable(file))
-        except FileNotFoundError:
-            return _Read(version, None)
-        except (OSError, ValueError, RecursionError) as error:
-            self.problems.append(f"{file} cannot be used, and is left out: {_in_words(error)}")
-            return _Read(version, None)
-
-    def _usable(self, file: Path) -> TrialState:
-        state = read_state(file, TrialState, MAX_BYTES)
-        if state.model != self._model:
-            raise ValueError(f"it is of another model, {printable(state.model)}")
-        return state
-
-    def _files_of_others(self) -> dict[str, tuple[tuple[int, int, int], Path]]:
-        found: list[tuple[tuple[int, int, int], Path]] = []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if not entry.name.startswith(f"{self._stem}@") or not entry.name.endswith(_SUFFIX):
-                    continue
-                if self._file is not None and entry.name == self._file.name:
-                    continue
-                try:
-                    at = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                found.append(((at.st_mtime_ns, at.st_ino, at.st_size), self.path / entry.name))
-        found.sort(reverse=True)
-        return {file.name: (version, file) for version, file in found[:MOST_INSTANCES]}
+        return audit_log_of(self.path, self._of_model)
 
 
 def audit_log_of(path: Path, model: str) -> Path:
     """Return where changes of a routed model's rollouts are written down, in a state directory."""
     return path / f"{stem_of(model)}.rollouts.jsonl"
-
-
-def _held(path: Path) -> int | None:
-    """Return a lock as an open file, or None if another process has it. It is free as soon as that one has ended."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, FILE_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _in_words(error: BaseException) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else in_a_line(error)

@@ -45,6 +45,9 @@ class Places:
     def others(self) -> list[Mapping[str, dict[str, Any]]]:
         return self.peers
 
+    def problems(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         pass
 
@@ -206,7 +209,7 @@ def test_what_other_instances_saw_counts() -> None:
     first.note("wrong", times=5)
     places.peers = [first.guard._verdicts.states()]
     second = Rig(places=places)
-    second.guard._verdicts.hear(places.others())
+    second.guard._hear()
     second.guard.look()
     assert second.marks["int8"]
 
