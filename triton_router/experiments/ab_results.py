@@ -1,9 +1,9 @@
 """What an A/B test of two policies has shown so far: as true now as at any other time that somebody looks.
 
 Intervals and p-values are *anytime-valid*: they hold at all times at once, so nobody has to fix a sample size before
-looking (`sequential` has the formulas and their sources). Arms are compared within strata of the same fraction and six
-hours, by the geometric mean of latencies, because a mean of milliseconds is the mean of the slowest few; and relative
-to what a request's shape leads to expect, so that an arm which got the long texts is not the slow one.
+looking (`sequential` has the formulas and their sources). Arms are compared within strata of the same fraction and day,
+by the geometric mean of latencies, because a mean of milliseconds is the mean of the slowest few; and relative to what
+a request's shape leads to expect, so that an arm which got the long texts is not the slow one. Those of 36 days count.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIDENCE = 0.95
 _LEVEL = 1.0 - CONFIDENCE
 _SUSPECT = 0.001
 """p-value below which the numbers of requests do not fit the fraction."""
-_EPOCH_S = 21_600.0
+_EPOCH_S = 86_400.0
 _ARMS = (Arm.TREATMENT.value, Arm.CONTROL.value)
 _MOST_PEERS = 1024
 

@@ -129,7 +129,7 @@ def share_since(rows: Sequence[tuple[int, int]], bound: float) -> list[float]:
     """
     if bound >= 1.0:
         return [0.0] * len(rows)
-    grid = _shares_above(bound)
+    grid = [(log(p / bound), log((1.0 - p) / (1.0 - bound))) for p in _shares_above(bound)]
     hits = trials = 0
     since: list[float] = []
     for more_hits, more in reversed(rows):
@@ -138,7 +138,7 @@ def share_since(rows: Sequence[tuple[int, int]], bound: float) -> list[float]:
             since.append(inf if hits else 0.0)
             continue
         misses = trials - hits
-        since.append(mixed([hits * log(p / bound) + misses * log((1.0 - p) / (1.0 - bound)) for p in grid]))
+        since.append(mixed([hits * for_hit + misses * for_miss for for_hit, for_miss in grid]))
     since.reverse()
     return since
 

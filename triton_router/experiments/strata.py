@@ -14,12 +14,13 @@ from triton_router.experiments.tally import Tally, total
 from triton_router.profiling.validation import State, count, number, row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 EPOCH_S = 600.0
 """Seconds after which a new stratum begins, at the same share."""
-_MOST = 144
-"""Strata that are kept: those of a day at one share."""
+_MOST = 36
+"""Strata that are kept with stable answering, and as many without: those of six hours at one share. A judgement takes
+time in proportion, and has the engine wait. What stable did last stays known however long it gets nothing."""
 _MOST_EPOCHS = 2**40
 
 
@@ -121,8 +122,9 @@ class Strata:
         """Return the stratum of a share and time, a new one if need be."""
         stratum = self._by_key.get((epoch, share))
         if stratum is None:
-            if len(self._by_key) >= _MOST:
-                del self._by_key[next(iter(self._by_key))]
+            alike = _alike(self._by_key, share)
+            if len(alike) >= _MOST:
+                del self._by_key[alike[0]]
                 self.forgotten += 1
             stratum = self._by_key[epoch, share] = Stratum(share, epoch, self._labels)
         return stratum
@@ -156,7 +158,7 @@ class Strata:
             keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._labels)).add(stratum)
         result.clumping = self.clumping.plus(other.clumping for other in others)
         result.clumping_at_full = self.clumping_at_full.plus(other.clumping_at_full for other in others)
-        kept = sorted(keyed)[-_MOST:]
+        kept = sorted(_alike(sorted(keyed), 0.0)[-_MOST:] + _alike(sorted(keyed), 1.0)[-_MOST:])
         result._by_key = {key: keyed[key] for key in kept}
         return result
 
@@ -178,7 +180,7 @@ class Strata:
         strata.clumping = Clumping.from_state(state.rows("clumping"))
         strata.clumping_at_full = Clumping.from_state(state.rows("clumping_at_full"), is_alone=True)
         rows = state.rows("rows")
-        if len(rows) > _MOST:
+        if len(rows) > 2 * _MOST:
             raise ValueError(f"{len(rows)} strata are more than a rollout keeps")
         for value in rows:
             stratum = Stratum.from_state(value, strata._labels)
@@ -187,6 +189,11 @@ class Strata:
                 raise ValueError("a stratum stands twice")
             strata._by_key[key] = stratum
         return strata
+
+
+def _alike(keys: Iterable[tuple[int, float]], share: float) -> list[tuple[int, float]]:
+    """Return the keys at which stable gets requests, or (at full share) at which it gets none."""
+    return [key for key in keys if (key[1] >= 1.0) is (share >= 1.0)]
 
 
 def _since(before: tuple[int, float], now: tuple[int, float]) -> tuple[int, float]:

@@ -91,13 +91,17 @@ def test_tallies_that_nothing_counts_to_are_refused(state: object) -> None:
 
 
 def test_strata_are_bounded() -> None:
-    """A thousand shares by hand keep the latest 144, and say how many are gone."""
+    """A thousand shares by hand keep the latest 36, and say how many are gone; full shares take nobody's place."""
     strata = Strata("r")
     for number in range(1000):
         strata.at(number / 1000.0, 0).canary.note(Verdict.SUCCESS, 1.0, 0.0)
-    assert len(strata.all()) == 144
-    assert strata.forgotten == 856
+    assert len(strata.all()) == 36
+    assert strata.forgotten == 964
     assert strata.all()[-1].share == 0.999
+    for epoch in range(100):
+        strata.at(1.0, epoch)
+    assert len(strata.all()) == 72
+    assert [row.share for row in strata.plus([strata]).all()].count(1.0) == 36
     assert strata.at(0.999, 0).canary.label == "r/canary"
 
 
