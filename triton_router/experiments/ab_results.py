@@ -11,17 +11,15 @@ from __future__ import annotations
 from math import exp, expm1
 from typing import TYPE_CHECKING, NamedTuple
 
-from triton_router.experiments.sequential import (
+from triton_router.experiments.means import (
     LEAST_MEASURED,
     Moments,
     mean_difference,
     mean_interval,
-    odds_two_sided,
-    ratio_mismatch,
-    share_interval,
     two_sided,
     variances,
 )
+from triton_router.experiments.sequential import odds_two_sided, ratio_mismatch, share_interval
 from triton_router.experiments.split import Arm, Assignment
 from triton_router.experiments.strata import Strata
 from triton_router.profiling.validation import State

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from math import exp, inf, log, log1p
 from typing import TYPE_CHECKING, NamedTuple
 
-from triton_router.experiments import sequential
-from triton_router.experiments.sequential import LEAST_MEASURED, e_value, over_starts, share_interval
+from triton_router.experiments import means, sequential
+from triton_router.experiments.means import LEAST_MEASURED, Moments
+from triton_router.experiments.sequential import e_value, over_starts, share_interval
 from triton_router.experiments.tally import total
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class _Judging:
 
     def latency(self) -> Finding:
         rows = [(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split]
-        clumping = self._clumping.ratio(*sequential.variances(rows))
-        since = sequential.mean_since(rows, log1p(self._gate.max_latency_increase), clumping)
+        clumping = self._clumping.ratio(*means.variances(rows))
+        since = means.mean_since(rows, log1p(self._gate.max_latency_increase), clumping)
         return self._finding("latency", since, _latency_text(self._split) + _clumps(clumping))
 
     def latency_at_full(self) -> Finding:
@@ -142,12 +143,12 @@ class _Judging:
         stable = self._stable.ratio_moments
         allowed = log1p(self._gate.max_latency_increase)
         since: list[float] = []
-        canary = sequential.Moments()
-        own, past = sequential.variances([(row.canary.ratio_moments, stable) for row in self._full])
+        canary = Moments()
+        own, past = means.variances([(row.canary.ratio_moments, stable) for row in self._full])
         clumping = max(self._clumping_at_full.ratio(own, past), self._clumping_of_past())
         for row in reversed(self._full):
             canary = canary.plus(row.canary.ratio_moments)
-            since.append(sequential.mean_since([(canary, stable)], allowed, clumping)[0])
+            since.append(means.mean_since([(canary, stable)], allowed, clumping)[0])
         since.reverse()
         text = _means_text(canary.mean - stable.mean, canary.size, stable.size)
         return self._finding("latency_at_full", since, text + _clumps(clumping))
@@ -155,7 +156,7 @@ class _Judging:
     def _clumping_of_past(self) -> float:
         # Steps that begin at full share have no past: then there is nothing to compare with either.
         ratio = self._clumping.ratio(
-            *sequential.variances([(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split])
+            *means.variances([(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split])
         )
         return 1.0 if ratio == inf else ratio
 
@@ -178,7 +179,7 @@ def _of(hits: int, trials: int) -> str:
 
 
 def _latency_text(rows: Sequence[Stratum]) -> str:
-    difference = sequential.mean_difference([(row.canary.ratio_moments, row.stable.ratio_moments) for row in rows])
+    difference = means.mean_difference([(row.canary.ratio_moments, row.stable.ratio_moments) for row in rows])
     canaries, stables = sum(row.canary.measured for row in rows), sum(row.stable.measured for row in rows)
     return _means_text(difference.value if difference else 0.0, canaries, stables)
 

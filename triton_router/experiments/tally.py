@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from triton_router.experiments.sequential import Moments
+from triton_router.experiments.means import Moments
 from triton_router.profiling.validation import count, number, row
 from triton_router.routing.types import Verdict
 

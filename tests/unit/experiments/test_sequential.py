@@ -7,13 +7,9 @@ from math import comb, exp, inf, log, pi, sqrt
 
 import pytest
 
+from triton_router.experiments.means import LEAST_MEASURED, Moments, mean_difference, mean_interval, mean_since
 from triton_router.experiments.sequential import (
-    LEAST_MEASURED,
-    Moments,
     e_value,
-    mean_difference,
-    mean_interval,
-    mean_since,
     odds_since,
     odds_two_sided,
     over_starts,
