@@ -5,8 +5,8 @@ ratio of alternatives, mixed over a grid or a density because nobody knows how b
 "Statistical methods related to the law of the iterated logarithm"). All are returned as logarithms, and all are made
 of sums: what several instances saw is judged by adding it up.
 
-Those of counts are here, those of latencies in `means`. Evidence comes in *strata*, oldest first. A long good past would
-hide a fresh fault, so each test is mixed over the stratum with which the fault began:
+Those of counts are here, those of latencies in `means`. Evidence comes in *strata*, oldest first. A long good past
+would hide a fresh fault, so each test is mixed over the stratum with which the fault began:
 
     e = sum of p_j e(strata from j on) + the p_j to come,   p_j = 1 / (j (j + 1))
 
