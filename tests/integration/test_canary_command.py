@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,13 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.add_output({"name": "y", "data_type": "TYPE_FP32", "dims": [-1]})
+        config.set_max_batch_size(0)
+        return config
+
     def initialize(self, args):
         self.answer = np.array([int(args["model_version"])], dtype=np.float32)
 
@@ -61,15 +70,20 @@ def write_version(repository: Path, model: str, version: int, code: str = ANSWER
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two routed models of one model each, which has one version so far."""
+    """Two routed models of one model each, which has one version so far; the second one's has no config.pbtxt."""
     root = tmp_path_factory.mktemp("canary") / "models"
-    for model, routed in (("numbers", "routed"), ("bare", "routed-bare")):
-        write_version(root, model, 1)
-        (root / model / "config.pbtxt").write_text(CONFIG)
-        (root / routed / "1").mkdir(parents=True)
-        (root / routed / "config.pbtxt").write_text(ROUTED_CONFIG)
-        (root / routed / "router.yaml").write_text(ROUTER_YAML.replace("numbers", model))
+    write_routed(root, "routed", "numbers")
+    write_routed(root, "routed-bare", "bare")
+    (root / "bare" / "config.pbtxt").unlink()
     return root
+
+
+def write_routed(root: Path, routed: str, model: str) -> None:
+    write_version(root, model, 1)
+    (root / model / "config.pbtxt").write_text(CONFIG)
+    (root / routed / "1").mkdir(parents=True)
+    (root / routed / "config.pbtxt").write_text(ROUTED_CONFIG)
+    (root / routed / "router.yaml").write_text(ROUTER_YAML.replace("numbers", model))
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +196,19 @@ def test_a_version_from_start_to_finish(canary: Canary, repository: Path, client
     load.until_answered_by(1, 2)
 
     canary("start", "routed", "--version", "2", code=1)
-    assert "is under way" in canary.err or "is running" in canary.err
+    assert "is running" in canary.err
 
     canary("pause", "routed")
+    assert "paused: 30% of the requests" in canary("status", "routed")
     canary("resume", "routed", "--by", "you")
-    assert canary.settings("routed")["rollout"]["by"] == "you"
+    status = json.loads(canary("status", "routed", "--json"))
+    assert status["phase"] == "running"
+    assert all(status["instances"][0]["arms"][arm]["answers"] > 0 for arm in ("canary", "stable"))
+    assert [(entry["by"], entry["event"]) for entry in status["audit"]] == [
+        ("me", "begin"),
+        (getpass.getuser(), "pause"),
+        ("you", "resume"),
+    ]
     canary("abort", "routed")
     load.until_answered_by(1)
     canary("promote", "routed")
@@ -201,3 +223,59 @@ def test_a_version_from_start_to_finish(canary: Canary, repository: Path, client
     assert load.failures == []
     first = load.answers.index(2)
     assert set(load.answers[:first]) == {1}
+
+
+def test_a_version_that_cannot_be_loaded_is_undone(
+    canary: Canary, repository: Path, clients: Callable[[str], Clients]
+) -> None:
+    """Version 3 breaks when it is loaded: every file is what it was, and what served serves, without a failure."""
+    load = clients("routed")
+    load.until_answered_by(2)
+    write_version(repository, "numbers", 3, BROKEN)
+    files = [repository / "routed" / "router.yaml", repository / "numbers" / "config.pbtxt"]
+    before, served = [path.read_text() for path in files], canary.ready("numbers")
+    canary("start", "routed", "--version", "3", code=1)
+    assert "deliberately broken" in canary.err
+    assert "undone: everything is as it was before" in canary.err
+    assert [path.read_text() for path in files] == before
+    assert canary.ready("numbers") == served
+    count = len(load.answers)
+    load.until_answered_by(load.answers[0])
+    load.stop()
+    assert load.failures == []
+    assert len(load.answers) > count
+    assert set(load.answers) == {load.answers[0]}
+
+
+def test_a_model_without_a_config(canary: Canary, repository: Path, clients: Callable[[str], Clients]) -> None:
+    """The server is told to serve both versions; that it will forget that is said."""
+    load = clients("routed-bare")
+    load.until_answered_by(1)
+    write_version(repository, "bare", 2)
+    canary("start", "routed-bare", "--version", "2", "--weight", "50", "--parity", "off")
+    assert "which it forgets when it is started again" in canary.err
+    assert canary.ready("bare") == (1, 2)
+    load.until_answered_by(1, 2)
+    canary("abort", "routed-bare")
+    load.until_answered_by(1)
+    canary("finish", "routed-bare")
+    load.stop()
+    assert load.failures == []
+
+
+def test_a_server_that_polls(
+    start_triton: Callable[..., TritonServer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It loads by itself what the changed config.pbtxt says; where that takes too long, everything is undone."""
+    root = tmp_path / "models"
+    write_routed(root, "routed", "numbers")
+    (root / "numbers" / "config.pbtxt").write_text(CONFIG + "version_policy { specific { versions: [ 1 ] } }\n")
+    server = start_triton(root, control_mode="poll", extra=["--repository-poll-secs=1"])
+    canary = Canary(server, root, capsys)
+    write_version(root, "numbers", 2)
+    canary("start", "routed", "--version", "2", "--wait", "0s", code=1)
+    assert "has not loaded versions 1, 2 of 'numbers' by polling either" in canary.err
+    assert (root / "routed" / "router.yaml").read_text() == ROUTER_YAML
+    canary("start", "routed", "--version", "2", "--wait", "30s")
+    assert canary.ready("numbers") == (1, 2)
+    assert [target["name"] for target in canary.settings("routed")["targets"]] == ["only", "only-v2"]
