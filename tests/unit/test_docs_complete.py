@@ -15,9 +15,11 @@ from triton_router.repository.plan import TARGETS
 from triton_router.routing.policies import POLICIES
 from triton_router.serving.capabilities import FIRST_RELEASE
 from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MODEL_FAMILIES
+from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+ALL_FAMILIES = (*FAMILIES, *MODEL_FAMILIES, *MERGING_FAMILIES, *PARITY_FAMILIES)
 
 
 def keys(model: type[BaseModel]) -> set[str]:
@@ -62,7 +64,7 @@ def test_every_policy_has_a_row(policy: str) -> None:
     assert f"\n| `{policy}` |" in (DOCS / "router-yaml.md").read_text()
 
 
-@pytest.mark.parametrize("metric", sorted({family.name for family in (*FAMILIES, *MODEL_FAMILIES, *MERGING_FAMILIES)}))
+@pytest.mark.parametrize("metric", sorted({family.name for family in ALL_FAMILIES}))
 def test_every_metric_has_a_row(metric: str) -> None:
     """Each metric begins a row of the table in docs/metrics.md."""
     assert f"\n| `{metric}` |" in (DOCS / "metrics.md").read_text()
@@ -71,7 +73,7 @@ def test_every_metric_has_a_row(metric: str) -> None:
 def test_every_metric_label_is_described() -> None:
     """Each label value stands in docs/metrics.md."""
     text = (DOCS / "metrics.md").read_text()
-    assert all(f"`{word}`" in text for family in FAMILIES for label in family.labels for word in label)
+    assert all(f"`{word}`" in text for family in ALL_FAMILIES for label in family.labels for word in label)
 
 
 @pytest.mark.parametrize("command", [module.__name__.rpartition(".")[2] for module in COMMANDS])

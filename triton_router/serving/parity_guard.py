@@ -35,7 +35,8 @@ _VALID_S = 5.0
 _SAVE_EVERY_S = 5.0
 """While nothing is decided; a decision is kept at once."""
 _URGENT_S = 0.25
-"""How often answers are compared, as far as the budget allows, while somebody is quarantined or a canary judged."""
+"""How often answers are compared, as far as the budget allows, while a target is new, under suspicion or quarantined,
+and while a canary is judged."""
 
 
 class CanaryGate(Protocol):
@@ -159,7 +160,7 @@ class ParityGuard:
                 self._log.tell(pair, problem, inputs, self._clock(), consequence=consequence)
         if is_gates:
             self._gate.note_parity(agrees)
-        if has_changed:
+        if has_changed or problem:
             self.look()
 
     def note_failed(self, pair: Pair) -> None:
@@ -170,15 +171,15 @@ class ParityGuard:
     def look(self) -> None:
         """Renew the marks of who is quarantined, and take them from who is not."""
         with self._lock:
-            out = self._verdicts.quarantined()
-            marked = out if self._quarantines else {}
+            is_urgent = self._verdicts.wants_to_know() or bool(self._gate.canary)
+            marked = self._verdicts.quarantined() if self._quarantines else {}
             gone, self._marked = self._marked - marked.keys(), set(marked)
             now = self._clock()
             for name, why in marked.items():
                 self._marks.mark(name, why, now, _VALID_S)
             for name in gone:
                 self._marks.mark(name, "", now, 0.0)
-        self._hurry(_URGENT_S if out or self._gate.canary else inf)
+        self._hurry(_URGENT_S if is_urgent else inf)
 
     def counts(self) -> dict[str, dict[str, float]]:
         """Return what was compared so far, by target and then by metric."""

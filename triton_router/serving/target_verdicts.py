@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from triton_router.config.rollout_settings import ParityConfig
 
 _States = dict[str, dict[str, Any]]
+_FIRST = 10
+"""Comparisons until a target is no stranger any more..."""
+_REASSURING = 20
+"""... and answers in a row that agree until a divergence is taken for the exception that it may be."""
 
 
 class VerdictPlaces(Protocol):
@@ -84,6 +88,13 @@ class TargetVerdicts:
     def quarantined(self) -> dict[str, str]:
         """Return why each target that should get no requests should not, by its name."""
         return {name: self._why(verdict) for name, verdict in self._verdicts.items() if verdict.is_quarantined}
+
+    def wants_to_know(self) -> bool:
+        """Whether a target is to be compared soon: it is new, its answers differed of late, or it is quarantined."""
+        return any(
+            verdict.compared < _FIRST or (verdict.diverged and verdict.agreeing < _REASSURING) or verdict.is_quarantined
+            for verdict in self._verdicts.values()
+        )
 
     def states(self) -> _States:
         """Return them as plain data, for a restart."""

@@ -124,15 +124,24 @@ def test_who_diverges_is_quarantined_and_returns_when_its_answers_agree_again() 
     assert not rig.target()["quarantined"]
 
 
-def test_it_is_compared_more_often_while_it_is_out() -> None:
-    """Only answers can show that it is well; afterwards the usual share will do."""
-    rig = Rig()
+def test_it_is_compared_more_often_while_somebody_wants_to_know() -> None:
+    """While it is new, after a divergence until that was an exception, and while it is out; else the share will do."""
+    rig = Rig(max_mismatch=0.1)
+    rig.guard.look()
+    assert rig.every_s < 1.0
+    rig.note(times=10)
     rig.guard.look()
     assert rig.every_s == inf
-    rig.note("wrong", times=5)
+    rig.note("wrong")
     assert rig.every_s < 1.0
-    rig.note(times=100)
+    rig.note(times=20)
+    rig.guard.look()
     assert rig.every_s == inf
+    rig.note("wrong", times=20)
+    assert rig.target()["quarantined"]
+    rig.note(times=25)
+    rig.guard.look()
+    assert rig.every_s < 1.0
 
 
 def test_the_mark_is_renewed_and_ends_with_the_guard() -> None:
@@ -222,7 +231,7 @@ def test_a_canary_is_judged_by_its_gate_alone() -> None:
     rig.note()
     assert gate.noted == [False] * 5 + [True]
     assert rig.marks == {}
-    assert rig.every_s == inf
+    rig.note(pair=Pair("next", "fp32"), times=20)
     rig.guard.look()
     assert rig.every_s < 1.0, "a bad canary is to be found in few requests"
 
