@@ -14,11 +14,12 @@ from triton_router.serving.answering import Answering
 from triton_router.serving.bounds import Bounds
 from triton_router.serving.call_lane import CallLane
 from triton_router.serving.capabilities import has_response_parameters
-from triton_router.serving.comparisons import NOBODY, Comparisons
+from triton_router.serving.comparisons import Comparisons
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.judge import NOBODY
 from triton_router.serving.merging import MergedCalls, Merging
 from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import Outcome, RoutingDecision
     from triton_router.serving.answering import Finish
-    from triton_router.serving.comparisons import Judge
+    from triton_router.serving.judge import Judge
     from triton_router.serving.stub import StubModule
     from triton_router.telemetry.decision_log import DecisionLog
 

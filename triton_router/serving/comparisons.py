@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from triton_router.config.parity_of import Comparing, Pair
 from triton_router.parity.answer import Answer, compared, kept
@@ -20,55 +20,23 @@ from triton_router.serving.copied_request import CopiedRequest, copied
 from triton_router.serving.copy_lane import CopyLane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from triton_router.config.router_config import RouterConfig
-    from triton_router.parity.difference import Difference
     from triton_router.parity.tolerance import Tolerance
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import RoutingDecision
     from triton_router.serving.answering import Finish
     from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.forwarding import Forwarder
+    from triton_router.serving.judge import Judge
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import Response
 
 _FAR = 1_000_000
 """Requests after which is looked for a next sample where there is none in sight."""
-
-
-class Judge(Protocol):
-    """Who is told what was found; `ParityGuard`."""
-
-    def judges(self, target: str) -> bool:
-        """Whether a target of a rollout is to be compared with stable now."""
-        ...
-
-    def note(self, pair: Pair, found: Difference, problem: str, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Note how two answers to the same inputs differ, and what of that is beyond the tolerance, or ""."""
-        ...
-
-    def note_failed(self, pair: Pair) -> None:
-        """Note that there was nothing to compare: a copy was not answered, or an answer cannot be read."""
-        ...
-
-
-class _Nobody:
-    def judges(self, target: str) -> bool:  # noqa: ARG002 - it holds for all of them
-        """Return that nobody waits for it."""
-        return False
-
-    def note(self, pair: Pair, found: Difference, problem: str, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Pass it over."""
-
-    def note_failed(self, pair: Pair) -> None:
-        """Pass it over."""
-
-
-NOBODY: Judge = _Nobody()
-"""A judge that passes everything over."""
 
 
 class Sample:
