@@ -135,7 +135,7 @@ def duration(text: str) -> float:
     seconds = _number(number) * unit if unit else -1.0
     if not 0 <= seconds <= 365 * 86_400:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration of at most a year: write 30s, 10m or 1h")
-    return seconds
+    return int(seconds) if seconds == int(seconds) else seconds
 
 
 def _steps(text: str) -> list[float]:

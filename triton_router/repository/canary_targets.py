@@ -79,7 +79,10 @@ def plan_canary(
     pins = {t.name: max(served[t.model]) for t in config.targets if t.model in models and t.version is None}
     pinned = {(t.model, t.version) for t in config.targets if t.model in models and t.version}
     moved = any(version > max(served[model], default=0) for model in models)
-    notes: list[str] = []
+    notes = [
+        f"{name} gets no canary: its requests go to the others' as the share grows, and none are left to it at 100%"
+        for name in _left_out(config, stable)
+    ]
     added = [_added(repository, _written(settings, target.name), version, notes) for target in stable]
     return CanaryPlan(
         added,
@@ -155,6 +158,12 @@ def _added(repository: Path, settings: dict[str, Any], version: int, notes: list
     return {"name": name, "model": kept.pop("model"), "version": version} | {
         k: v for k, v in kept.items() if k != "name"
     }
+
+
+def _left_out(config: RouterConfig, stable: Sequence[TargetConfig]) -> list[str]:
+    """Return the targets that serve now and have no canary."""
+    not_serving = {config.shadow.target} if config.shadow else set[str]()
+    return [t.name for t in config.targets if t not in stable and t.name not in not_serving]
 
 
 def _written(settings: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
