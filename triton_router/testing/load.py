@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_NUMPY_TO_KSERVE = {"float32": "FP32", "int64": "INT64", "int32": "INT32", "object": "BYTES", "float16": "FP16"}
+_NUMPY_TO_KSERVE = {
+    "float32": "FP32",
+    "float64": "FP64",
+    "int64": "INT64",
+    "int32": "INT32",
+    "object": "BYTES",
+    "float16": "FP16",
+}
 _RECEIVE_BYTES = 1 << 20
 
 
