@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.judge import Judge
     from triton_router.serving.relay import Relay
-    from triton_router.serving.stub import Response
+    from triton_router.serving.stub import BlsRequest, Response
 
 _FAR = 1_000_000
 """Requests after which is looked for a next sample where there is none in sight."""
@@ -241,10 +241,11 @@ class Comparisons:
     def _answer(self, decision: RoutingDecision, copy: CopiedRequest) -> Response | None:
         """Return the target's answer to a copy, of which the engine has learned; None if there is none."""
         begun_at = self._clock()
-        verdict = Verdict.CANCELLED
+        verdict, response = Verdict.CANCELLED, None
         try:
-            response = self._forwarder.copy_for(decision.target, copy, copy.inputs).exec()
-            verdict, _ = self._relay.relayed(response)
+            response = _executed(self._forwarder.copy_for(decision.target, copy, copy.inputs))
+            if response is not None:
+                verdict, _ = self._relay.relayed(response)
         finally:
             ended_at = self._clock()
             self._finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)
@@ -261,6 +262,13 @@ class Comparisons:
         other = kept(copy.inputs, outputs, tolerance)
         found = compared(live, other, tolerance) if is_live_judged else compared(other, live, tolerance)
         self._judge.note(pair, found, found.exceeds(tolerance), copy.inputs)
+
+
+def _executed(request: BlsRequest) -> Response | None:
+    try:
+        return request.exec()
+    except Exception:  # noqa: BLE001 - the stub's own class; what does not come back is counted as failed
+        return None
 
 
 def _copied(exchange: Exchange) -> CopiedRequest | None:

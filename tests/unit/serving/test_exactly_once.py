@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tests.unit.serving.compared_targets import EVERY, Noting
 from tests.unit.serving.failing_targets import PATIENCE_S, Rig, error
+from triton_router.config.parity_of import comparing_of
 from triton_router.config.resilience_settings import HedgeConfig, QueueConfig
+from triton_router.config.router_config import RouterConfig
 from triton_router.routing.resilience import Resilience
 from triton_router.serving.call_lane import CallLane
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse
@@ -40,6 +43,7 @@ class Mood:
     overdue_ms: float = 8.0
     cap: int = 0
     inline: bool = False
+    compared: bool = False
 
 
 MOODS = (
@@ -52,6 +56,9 @@ MOODS = (
     Mood("capped", cap=1, workers=16),
     Mood("capped and merged", cap=2, merges=True, workers=4, limit=4),
     Mood("inline", inline=True),
+    Mood("compared", compared=True),
+    Mood("compared, merged and hedged", compared=True, merges=True, hedges=True),
+    Mood("compared inline", compared=True, inline=True),
 )
 
 
@@ -117,10 +124,21 @@ def rig_of(mood: Mood, seed: int) -> Rig:
     )
 
 
+def compare(rig: Rig) -> Noting:
+    """Have every answer compared that can be, with those of a reference that fails like all others."""
+    targets = [{"name": f"t{i}", "model": f"t{i}", "variant": "int8" if i else "onnx"} for i in range(3)]
+    config = RouterConfig.model_validate({"targets": targets, "parity": EVERY, "shadow": {"target": "t2", **EVERY}})
+    rig.dispatcher.comparisons.go_by(comparing_of(config), config)
+    judge = Noting()
+    rig.dispatcher.comparisons._judge = judge
+    return judge
+
+
 @pytest.mark.parametrize("mood", MOODS, ids=lambda mood: mood.name)
 def test_exactly_once(mood: Mood, capfd: pytest.CaptureFixture[str]) -> None:
     """Each request gets its own answer or an error, once; each decision one outcome; all slots come back."""
     rig = rig_of(mood, seed=len(mood.name))
+    judge = compare(rig) if mood.compared else None
     lock = threading.Lock()
 
     def client(seed: int) -> tuple[int, int]:
@@ -147,6 +165,7 @@ def test_exactly_once(mood: Mood, capfd: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(CLIENTS) as clients:
         results = list(clients.map(client, range(CLIENTS)))
     counts = rig.closed()
+    assert judge is None or judge.notes
     assert min(sum(kind) for kind in zip(*results, strict=True)) > CLIENTS, "good answers and errors"
     assert counts.get("retries", 0) > 0
     assert mood.hedges <= counts.get("hedges", 0)
