@@ -46,25 +46,24 @@ class AuditLog:
         self._instance = instance
         self._waiting: deque[str] = deque(maxlen=_MOST_WAITING)
 
-    def leads(self) -> bool:
-        """Whether this instance is the one that writes; it is from then on.
-
-        Raises:
-            OSError: The file cannot be opened.
-        """
-        make_private_directory(self.path.parent)
-        return self._file.hold()
-
-    def write(self, rollout: str, changes: Iterable[Transition]) -> None:
+    def write(self, rollout: str, changes: Iterable[Transition]) -> bool:
         """Write changes, and those that could not be written before; on the disk before this returns.
+
+        Returns:
+            Whether this instance is the one that writes; from then on it is.
 
         Raises:
             OSError: They cannot be written. They are tried again with the next ones, which may be none.
         """
         self._waiting.extend(self._line(rollout, change) for change in changes)
+        make_private_directory(self.path.parent)
+        if not self._file.hold():
+            self._waiting.clear()
+            return False
         if self._waiting:
             self._file.append("".join(self._waiting))
             self._waiting.clear()
+        return True
 
     def close(self) -> None:
         """Leave the file to another instance."""

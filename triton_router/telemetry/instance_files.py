@@ -73,6 +73,7 @@ class InstanceFiles(Generic[_State]):
         self._host = safe(host)
         self._file: Path | None = None
         self._lock = -1
+        self._unread = ""
         self._read: dict[str, _Read[_State]] = {}
 
     @property
@@ -95,8 +96,12 @@ class InstanceFiles(Generic[_State]):
                 return self._own(file)
         raise BlockingIOError(f"{MOST_INSTANCES} instances on this host hold one each")
 
-    def save(self, state: _State) -> None:
+    def save(self, state: _State, *, twice: bool = False) -> None:
         """Replace this instance's file.
+
+        Args:
+            state: What it is to hold.
+            twice: Whether what is kept beside it, should a disk spoil it, is to hold that as well.
 
         Raises:
             OSError: It cannot be written; the old one is still whole.
@@ -108,16 +113,20 @@ class InstanceFiles(Generic[_State]):
         if len(data) > MAX_BYTES:
             raise ValueError(f"it would have {len(data)} bytes, {MAX_BYTES} at most")
         make_private_directory(self.path)
-        with previous_kept(self._file):
-            replace_private(self._file, data)
+        for _ in range(2 if twice else 1):
+            with previous_kept(self._file):
+                replace_private(self._file, data)
 
     def others(self) -> list[_State]:
         """Return what the other instances know, those that have ended included: what they saw counts on."""
         try:
             files = self._files_of_others()
         except OSError as error:
-            self.problems.append(f"{self.path} cannot be read: {error.strerror}")
+            if str(error) != self._unread:  # once, however often this is asked
+                self._unread = str(error)
+                self.problems.append(f"{self.path} cannot be read: {error.strerror}")
             return []
+        self._unread = ""
         before, self._read = self._read, {}
         for name, (version, file) in files.items():
             known = before.get(name)

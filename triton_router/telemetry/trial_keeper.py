@@ -157,15 +157,18 @@ class TrialKeeper:
                 traceback.print_exc()
                 self._fail("gate", f"rollouts cannot be judged: {type(error).__name__}: {error}")
 
-    def _claim(self, files: TrialFiles) -> None:
+    def _claim(self, files: TrialFiles) -> bool:
+        """Take a file; whether it says where to go on."""
         try:
             own = files.claim()
         except OSError as error:
             problem = f"no file for rollouts and experiments can be had in {files.path}: {error.strerror or error}"
             self._fail("file", problem)
-            return
-        if own is not None:
-            self._known = {"rollouts": dict(own.rollouts), "experiments": dict(own.experiments)}
+            return False
+        if own is None:
+            return False
+        self._known = {"rollouts": dict(own.rollouts), "experiments": dict(own.experiments)}
+        return True
 
     def _states(self) -> list[tuple[str, dict[str, object]]]:
         """Return the state of the rollout and that of the experiment, each with what it is."""
@@ -189,8 +192,7 @@ class TrialKeeper:
     def _round(self, changes: Sequence[Transition] = ()) -> None:
         files = self._files
         if files is not None:
-            if not files.is_claimed:  # as when the disk was full at the start
-                self._claim(files)
+            if not files.is_claimed and self._claim(files):  # as when the disk was full at the start
                 self._resume(besides=())
             self._others = files.others() if self._states() else []
             for problem in files.problems:
@@ -228,9 +230,7 @@ class TrialKeeper:
 
     def _write_down(self, log: AuditLog, rollout: str, changes: Sequence[Transition]) -> None:
         try:
-            self._leads = log.leads()
-            if self._leads:
-                log.write(rollout, changes)
+            self._leads = log.write(rollout, changes)
         except OSError as error:
             self._fail("audit log", f"{log.path} cannot be written: {error.strerror or error}")
         else:
@@ -245,7 +245,7 @@ class TrialKeeper:
 
     def _save(self, *, urgent: bool) -> None:
         now = self._clock()
-        if self._files is None or not (urgent or self._is_due(now)):
+        if self._files is None or not self._files.is_claimed or not (urgent or self._is_due(now)):
             return
         self._remember()
         known = dict(self._known)
@@ -258,7 +258,7 @@ class TrialKeeper:
             experiments=known["experiments"],
         )
         try:
-            self._files.save(state)
+            self._files.save(state, twice=urgent)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._fail("file", f"rollouts and experiments cannot be written to {self._files.path}: {reason}")
