@@ -25,9 +25,10 @@ pytestmark = pytest.mark.triton
 PATIENCE_S = 30.0
 FAST = [{"work": 4, "latency_ms": 1.0}]
 SLOW = [{"work": 4, "latency_ms": 3.0}]
+MERGED = {"batch_independent": True, "instances": 1}
 TARGETS = (
-    {"name": "exact", "model": "exact", "variant": "onnx", "measured_latency": SLOW},
-    {"name": "int8", "model": "int8", "variant": "onnx-int8", "measured_latency": FAST},
+    {"name": "exact", "model": "exact", "variant": "onnx", "measured_latency": SLOW, **MERGED},
+    {"name": "int8", "model": "int8", "variant": "onnx-int8", "measured_latency": FAST, **MERGED},
     {"name": "next", "model": "next", "variant": "onnx"},
 )
 SETTINGS: dict[str, Any] = {
@@ -55,7 +56,7 @@ class Place:
         self.wrong = 0
         self.failures: list[str] = []
         self._done = Event()
-        self._threads = [Thread(target=self._ask, args=(client,)) for client in (over_http, over_grpc)]
+        self._threads = [Thread(target=self._ask, args=(client,)) for client in 2 * (over_http, over_grpc)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -141,6 +142,8 @@ def test_noise_below_the_tolerance_is_no_divergence(place: Place) -> None:
     """The variant serves, is compared a few dozen times, and stays."""
     until(lambda: place.compared("int8")["agreed"] >= 30, "the variant is compared")
     assert place.compared("int8")["differed"] == 0
+    merged = 'triton_router_merged_calls_total{model="m",target="int8"}'
+    until(lambda: place.metric(merged) > 0, "merged calls are compared too")
     assert not place.compared("int8")["quarantined"]
     assert place.serves("int8")
 
