@@ -16,10 +16,18 @@ from triton_router.routing.policies import POLICIES
 from triton_router.serving.capabilities import FIRST_RELEASE
 from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MODEL_FAMILIES
 from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
+from triton_router.telemetry.rollout_metrics import EXPERIMENT_FAMILIES, ROLLOUT_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ALL_FAMILIES = (*FAMILIES, *MODEL_FAMILIES, *MERGING_FAMILIES, *PARITY_FAMILIES)
+ALL_FAMILIES = (
+    *FAMILIES,
+    *MODEL_FAMILIES,
+    *MERGING_FAMILIES,
+    *PARITY_FAMILIES,
+    *ROLLOUT_FAMILIES,
+    *EXPERIMENT_FAMILIES,
+)
 
 
 def keys(model: type[BaseModel]) -> set[str]:
@@ -91,6 +99,8 @@ def test_every_command_is_shown(command: str) -> None:
         ("models", "models.md"),
         ("explain", "explain.md"),
         ("manifests", "kubernetes.md"),
+        ("canary", "rollouts.md"),
+        ("experiments", "experiments.md"),
     ],
 )
 def test_every_option_is_described(command: str, page: str) -> None:

@@ -46,6 +46,8 @@ def print_report(model: str, explanation: Explanation, context: RoutingContext, 
     print(f"chosen    {chosen} ({_REASONS.get(explanation.reason, explanation.reason)})")
     if explanation.fallbacks:
         print(f"then      {', '.join(printable(target.name) for target in explanation.fallbacks)}")
+    if explanation.arms:
+        print(f"arms      {', '.join(printable(arm) for arm in explanation.arms)}")
     weights = explanation.weights
     headers = [*_ALWAYS, *(f"{name} x{weight:.2f}" for name, weight in weights.items()), "probability", "rejected"]
     output.print_table(headers, [_row(target, list(weights)) for target in explanation.targets])

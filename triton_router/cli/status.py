@@ -98,7 +98,25 @@ def remarks(status: dict[str, Any]) -> list[str]:
         lines.append(f"kept in {state['directory']}")
     if state is not None:
         lines += [f"state: {remark}" for remark in state["remarks"]]
+    lines += _trials(status)
     lines += [f"power of {backend}: {meter}" for backend, meter in status["power"].items()]
+    return lines
+
+
+def _trials(status: dict[str, Any]) -> list[str]:
+    """Return how rollout and experiment stand, in a line each."""
+    lines: list[str] = []
+    rollout, experiment, trials = status["rollout"], status["experiment"], status["trials"]
+    if rollout is not None:
+        why = rollout["waiting_for"] or rollout["reason"]
+        phase = rollout["phase"].replace("_", " ")
+        lines.append(f"rollout {rollout['id']}: {phase}, {rollout['share']:.4g} of the requests are canary's; {why}")
+    if experiment is not None:
+        lines.append(f"experiment {experiment['experiment_id']}: {experiment['verdict']}")
+    if trials is not None and trials["problem"]:
+        lines.append(f"rollouts: {trials['problem']} ({trials['errors']} errors)")
+    if trials is not None:
+        lines += [f"rollouts: {remark}" for remark in trials["remarks"]]
     return lines
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from triton_router.experiments.ab_results import Experiment
 from triton_router.experiments.rollout import Rollout
 from triton_router.experiments.rollout_plan import ENDED, PROMOTED, ROLLED_BACK
+from triton_router.experiments.split import Arm as Side
 from triton_router.experiments.split import Assignment
 from triton_router.experiments.tally import Tally
 from triton_router.routing.arms import Arm, Roles
@@ -98,12 +99,14 @@ class SplittingEngine(RoutingEngine):
         self._under_way: _UnderWay | None = None
         # Without labels: they are no arms of their own.
         self._served = Tally(), Tally()
+        self._treated = {Side.CONTROL: Tally(), Side.TREATMENT: Tally()}
         super().__init__(targets, routing[0], rng=rng, rules=routing[1], log_propensities=log_propensities)
 
     @property
     def counted(self) -> dict[str, Tally]:
-        """What this process has seen of a rollout's arms, whichever rollouts there were; for metrics."""
-        return dict(zip(("canary", "stable"), self._served, strict=True))
+        """What this process has seen of each arm, whichever rollouts and experiments there were; for metrics."""
+        canary, stable = self._served
+        return {"canary": canary, "stable": stable, **self._treated}
 
     def _roles_now(self) -> Roles:
         """Return what the targets are there for, as the trials have it."""
@@ -240,7 +243,7 @@ class SplittingEngine(RoutingEngine):
             side = experiment.split.arm_of(self._model, key)
             policy = experiment.split.policy_of(side)
             if context.optimization_goal is _NO_WISH:
-                witnesses = (experiment.witness_of(side),)
+                witnesses = (experiment.witness_of(side), self._treated[side])
         if rollout is None:
             decision = super().decide(context, now, policy, arm)
         else:

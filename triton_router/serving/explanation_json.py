@@ -19,6 +19,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "weights": explanation.weights,
         "chosen": explanation.chosen.name if explanation.chosen else None,
         "reason": explanation.reason,
+        "arms": list(explanation.arms),
         "fallbacks": [target.name for target in explanation.fallbacks],
         "targets": [_target(target) for target in explanation.targets],
     }

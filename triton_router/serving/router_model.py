@@ -46,6 +46,7 @@ from triton_router.telemetry.health_log import HealthLog
 from triton_router.telemetry.kept_inputs import KeptInputs
 from triton_router.telemetry.metrics import MetricsFlusher
 from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
+from triton_router.telemetry.rollout_metrics import EXPERIMENT_FAMILIES, ROLLOUT_FAMILIES, TrialCounts
 from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
 from triton_router.telemetry.state_directory import STATE_VARIABLE, StateDirectory
 from triton_router.telemetry.trial_keeper import TrialKeeper
@@ -113,13 +114,18 @@ class TritonPythonModel:
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
                 f"response leaves its request, and one of dispatch.max_concurrency workers, waiting for ever"
             )
+        trial_counts = TrialCounts(engine, self._trials)
         self._metrics = MetricsFlusher(
             stub,
             name,
             lambda: engine.snapshot(time.monotonic()),
             counts=self._counts,
             merged=self._dispatcher.merged_counts,
-            further=((PARITY_FAMILIES, self._guard.counts),),
+            further=(
+                (PARITY_FAMILIES, self._guard.counts),
+                (ROLLOUT_FAMILIES, trial_counts.of_rollout),
+                (EXPERIMENT_FAMILIES, trial_counts.of_experiment),
+            ),
             observe=_observer(DriftLog(name, stub.Logger.log_warn), HealthLog(name, stub.Logger.log_warn)),
             interval_s=config.router_config.metrics_interval,
             publishes=config.router_config.enable_metrics,
