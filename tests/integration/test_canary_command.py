@@ -155,7 +155,7 @@ class Canary:
         self._url, self._repository, self._capsys = f"http://{server.http_url}", repository, capsys
 
     def __call__(self, action: str, model: str, *args: str, code: int = 0) -> str:
-        where = ["--url", self._url] if action == "start" else []
+        where = ["--url", self._url] if action in {"start", "finish"} else []
         found = main(["canary", action, model, *args, "--repository", str(self._repository), *where])
         captured = self._capsys.readouterr()
         self.err = captured.err
@@ -214,7 +214,9 @@ def test_a_version_from_start_to_finish(canary: Canary, repository: Path, client
     canary("promote", "routed")
     load.until_answered_by(2)
 
-    canary("finish", "routed")
+    canary("finish", "routed", "--unload")
+    assert "numbers serves version 2 alone" in canary.err
+    assert canary.ready("numbers") == (2,)
     found = canary.settings("routed")
     assert [target["name"] for target in found["targets"]] == ["only-v2"]
     assert "rollout" not in found

@@ -42,7 +42,11 @@ def register(subparsers: Subparsers) -> None:
     _add_action(actions, "abort", "take all requests from the canary")
     _add_action(actions, "pause", "keep the share as it is; the gate still watches")
     _add_action(actions, "resume", "go on with the steps")
-    _add_action(actions, "finish", "take the rollout, and the targets that lost, out of router.yaml")
+    finish = _add_action(actions, "finish", "take the rollout, and the targets that lost, out of router.yaml")
+    finish.add_argument(
+        "--unload", action="store_true", help="and have the server let go of what nobody calls any more"
+    )
+    add_connection_options(finish)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from triton_router.cli import canary_report, output
 from triton_router.cli.canary import who
 from triton_router.cli.canary_start import start
+from triton_router.cli.canary_unload import let_go, superfluous
+from triton_router.cli.connection import connected
 from triton_router.cli.rollout_source import audit_entries, phase_of, rollout_reports
 from triton_router.cli.router_edit import apply
 from triton_router.config import rollout_edits
@@ -88,8 +90,14 @@ def finish(args: argparse.Namespace) -> int:
         output.note("note: parity.reference was one of them and is gone: see docs/router-yaml.md for what it is now")
     done = {"phase": phase, "removed": names, "followed": followed}
     _say(args, done, f"rollout {rollout.id} of {args.model} has ended ({phase}); taken out: {', '.join(names)}")
-    for line in canary_report.still_loaded(config, removed[-1].targets):
-        output.hint(line)
+    left = superfluous(args.repository, args.model, config, removed[-1].targets)
+    if args.unload and left:
+        with connected(args) as control:
+            for line in let_go(control, args.repository, left):
+                output.note(line)
+    elif not args.unload:
+        for line in canary_report.still_loaded(left):
+            output.hint(line)
     return 0
 
 

@@ -9,11 +9,10 @@ from triton_router.cli import output
 from triton_router.config.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from triton_router.cli.rollout_source import Observed
     from triton_router.config.rollout_settings import RolloutConfig
-    from triton_router.config.router_config import RouterConfig
 
 _ARM_HEADERS = ("arm", "answers", "failures", "share", "latency ms", "refused", "cancelled")
 _TEST_HEADERS = ("test", "e-value", "alarm at", "", "what it sees")
@@ -48,20 +47,22 @@ def begun(model: str, done: dict[str, Any]) -> str:
     return f"rollout {rollout['id']} of {model} begins: {', '.join(rollout['canary'])} gets {share}{hold}{pinned}"
 
 
-def still_loaded(config: RouterConfig, removed: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what to do about versions that no target calls any more and that stay in memory."""
-    gone = {target["name"] for target in removed}
+def still_loaded(left: Mapping[str, Sequence[int]]) -> list[str]:
+    """Return what to do about what no target calls any more and stays in memory.
+
+    Args:
+        left: Versions that are called still, by model.
+    """
     lines: list[str] = []
-    for model in dict.fromkeys(target["model"] for target in removed):
-        left = [t.version for t in config.targets if t.name not in gone and t.model == model]
-        if not left:
-            lines.append(f"{model} may still be loaded: triton-router models unload {model}")
-        elif all(left):
-            versions = ",".join(str(version) for version in sorted({version for version in left if version}))
+    for model, versions in left.items():
+        if versions:
+            numbers = ",".join(str(version) for version in versions)
             lines.append(
-                f"the other version of {model} is still loaded: have its config.pbtxt serve version {versions} alone, "
-                f"or for this run of the server: triton-router models load {model} --version {versions}"
+                f"other versions of {model} may still be loaded: 'canary finish --unload' lets go of them, or write a "
+                f"version_policy with {numbers} alone into its config.pbtxt and load it"
             )
+        else:
+            lines.append(f"{model} may still be loaded: triton-router models unload {model}")
     return lines
 
 

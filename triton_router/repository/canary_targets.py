@@ -103,13 +103,22 @@ def refuse_moving_others(repository: Path, model: str, plan: CanaryPlan) -> None
     if not plan.moved:
         return
     for name, found in survey(repository).items():
-        is_asked = name != model and not found.problem
-        others = _unversioned_calls(repository / name) & set(plan.served) if is_asked else set[str]()
+        calls = _calls(repository / name) if name != model and not found.problem else set[tuple[str, int | None]]()
+        others = {called for called, version in calls if version is None} & set(plan.served)
         if others:
             raise InvalidInputError(
                 f"{name!r} calls {min(others)!r} without naming a version, and would get the new one at once",
                 hint=f"write the version that {name!r} is to stay with into its {ROUTER_FILE} or {CONFIG_FILE} first",
             )
+
+
+def called_by_others(repository: Path, model: str, called: str) -> set[int | None]:
+    """Return the versions of ``called`` that other routed models and ensembles call; None for whatever is served."""
+    found: set[int | None] = set()
+    for name, known in survey(repository).items():
+        if name != model and not known.problem:
+            found |= {version for other, version in _calls(repository / name) if other == called}
+    return found
 
 
 def _stable(repository: Path, config: RouterConfig, version: int, only: Collection[str]) -> list[TargetConfig]:
@@ -181,12 +190,13 @@ def _by_files(repository: Path, model: str) -> tuple[int, ...]:
     return served_by_policy(read(directory), on_disk)
 
 
-def _unversioned_calls(directory: Path) -> set[str]:
-    """Return the models that a routed model or an ensemble calls without naming a version."""
+def _calls(directory: Path) -> set[tuple[str, int | None]]:
+    """Return the models that a routed model or an ensemble calls, each with its version, None where none is named."""
     if (directory / ROUTER_FILE).is_file():
-        return {t.model for t in load_router_config(directory / ROUTER_FILE).targets if t.version is None}
+        return {(target.model, target.version) for target in load_router_config(directory / ROUTER_FILE).targets}
     if (directory / CONFIG_FILE).is_file():
-        return {step.model_name for step in read(directory).ensemble_scheduling.step if step.model_version < 1}
+        steps = read(directory).ensemble_scheduling.step
+        return {(step.model_name, step.model_version if step.model_version > 0 else None) for step in steps}
     return set()
 
 

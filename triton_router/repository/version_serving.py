@@ -75,6 +75,29 @@ class VersionServing:
         if not self._is_ready(model, versions):
             self._load(self._control, model, versions, has_config=has_config)
 
+    def serve_only(self, model: str, versions: Sequence[int]) -> None:
+        """Have no other versions of a model served than these, which are served now. Errors as `serve`.
+
+        Where the server loads by itself, or files are all there is, that is for it to see.
+        """
+        directory = model_directory(self._repository, model)
+        has_config = (directory / CONFIG_FILE).exists()
+        if has_config:
+            self._write_policy(directory, versions, only=True)
+        if self._control is None:
+            return
+        if not has_config:
+            self._control.load_versions(model, versions)
+            return
+        try:
+            ready = self._control.load(model)
+        except UnsupportedError as error:
+            if NOT_ON_REQUEST not in error.message:
+                raise
+        else:
+            if set(ready) != set(versions):  # an earlier override by the API outlives what the file says
+                self._control.load_versions(model, versions)
+
     def undo(self) -> list[str]:
         """Take everything back, the latest first, and return what could not be."""
         problems: list[str] = []
@@ -85,11 +108,11 @@ class VersionServing:
                 problems.append(error.message)
         return problems
 
-    def _write_policy(self, directory: Path, versions: Sequence[int]) -> None:
+    def _write_policy(self, directory: Path, versions: Sequence[int], *, only: bool = False) -> None:
         path = directory / CONFIG_FILE
         before = read_text(path)
         covered = served_by_policy(parse(before, source=str(path)), versions_on_disk(directory))
-        if set(versions) <= set(covered):
+        if set(versions) == set(covered) or (not only and set(versions) < set(covered)):
             return
         obstacle = why_not_in_place(path)
         if obstacle:
