@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triton_router.config.parity_of import Comparing, Pair
 from triton_router.parity.answer import Answer, compared, kept
@@ -58,6 +58,13 @@ class Sample:
     def answered(self, attempt: Attempt, verdict: Verdict, response: Response | None) -> None:
         """Take what the client was sent. It is read, never changed."""
         self._comparisons.answered(self, attempt, response if verdict is Verdict.SUCCESS else None)
+
+
+class _Live(NamedTuple):
+    """What a client got, and how far another answer may be from it."""
+
+    answer: Answer
+    tolerance: Tolerance
 
 
 class _Kind:
@@ -151,7 +158,7 @@ class Comparisons:
                     kind.lane.let_go(exchange)
                     continue
                 tolerance = self._tolerance(kind, pair)
-                live = kept(sample.copy.inputs, outputs, tolerance) if tolerance is not None else None
+                live = _Live(kept(sample.copy.inputs, outputs, tolerance), tolerance) if tolerance is not None else None
                 run = partial(self._run, kind.lane, sample.copy, attempt.decision, pair, live)
                 kind.lane.submit(exchange, run)
         except Exception:  # noqa: BLE001 - an output without an array, such as BF16: its client has it all the same
@@ -216,7 +223,7 @@ class Comparisons:
         return self._comparing.tolerance(pair)
 
     def _run(
-        self, lane: CopyLane, copy: CopiedRequest, served: RoutingDecision, pair: Pair, live: Answer | None
+        self, lane: CopyLane, copy: CopiedRequest, served: RoutingDecision, pair: Pair, live: _Live | None
     ) -> None:
         """Ask the other target and compare, on a thread of the lane's own."""
         self._turn += 1
@@ -252,15 +259,15 @@ class Comparisons:
         return response if verdict is Verdict.SUCCESS else None
 
     def _compare(
-        self, pair: Pair, copy: CopiedRequest, live: Answer, response: Response, *, is_live_judged: bool
+        self, pair: Pair, copy: CopiedRequest, live: _Live, response: Response, *, is_live_judged: bool
     ) -> None:
-        tolerance = self._comparing.tolerance(pair)
+        answer, tolerance = live
         outputs = _arrays(response)
         if outputs is None:
             self._judge.note_failed(pair)
             return
         other = kept(copy.inputs, outputs, tolerance)
-        found = compared(live, other, tolerance) if is_live_judged else compared(other, live, tolerance)
+        found = compared(answer, other, tolerance) if is_live_judged else compared(other, answer, tolerance)
         self._judge.note(pair, found, found.exceeds(tolerance), copy.inputs)
 
 
