@@ -99,6 +99,7 @@ def remarks(status: dict[str, Any]) -> list[str]:
     if state is not None:
         lines += [f"state: {remark}" for remark in state["remarks"]]
     lines += _trials(status)
+    lines += _parity(status)
     lines += [f"power of {backend}: {meter}" for backend, meter in status["power"].items()]
     return lines
 
@@ -117,6 +118,20 @@ def _trials(status: dict[str, Any]) -> list[str]:
         lines.append(f"rollouts: {trials['problem']} ({trials['errors']} errors)")
     if trials is not None:
         lines += [f"rollouts: {remark}" for remark in trials["remarks"]]
+    return lines
+
+
+def _parity(status: dict[str, Any]) -> list[str]:
+    """Return what comparisons of answers have found, in a line for each target that differed."""
+    parity = status["parity"]
+    if parity is None:
+        return []
+    lines = [f"answers are not compared: {parity['why_off']}"] if parity["why_off"] else []
+    lines += [f"verdicts on answers: {parity['problem']}"] if parity["problem"] else []
+    for name, found in parity["targets"].items():
+        if found["differed"]:
+            compared = found["agreed"] + found["differed"]
+            lines.append(f"answers of {name}: {found['differed']} of {compared} that were compared differ")
     return lines
 
 

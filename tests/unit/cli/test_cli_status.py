@@ -125,3 +125,59 @@ def test_power_drift_and_trouble_with_the_disk_are_shown(capsys: pytest.CaptureF
     assert second.endswith("~15 W  ok, became slower x3.00")
     assert kept == "not kept: /s is full (2 errors)"
     assert meter == "power of cpu: RAPL: only root may"
+
+
+def test_rollout_and_experiment_have_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """How they stand and what they wait for, and why they cannot be kept; whatever their names hold."""
+    status = {
+        "model": "m",
+        "policy": "latency",
+        "targets": [],
+        "rollout": {"id": EVIL, "phase": "rolled_back", "share": 0.0, "waiting_for": "", "reason": "it fails"},
+        "experiment": {"experiment_id": "x", "verdict": "too early"},
+        "trials": {
+            "directory": "/state",
+            "audit_log": "/state/log",
+            "writes_audit_log": True,
+            "errors": 2,
+            "problem": "disk full",
+            "remarks": ["a file was set aside"],
+        },
+    }
+    served = StatusSocket(lambda: status)
+    served.start()
+    try:
+        assert main(["status"]) == 0
+    finally:
+        served.close()
+    printed = capsys.readouterr().out
+    assert ": rolled back, 0 of the requests are canary's; it fails\n" in printed
+    assert "experiment x: too early\n" in printed
+    assert "rollouts: disk full (2 errors)\n" in printed
+    assert "rollouts: a file was set aside\n" in printed
+    assert "\x1b" not in printed
+
+
+def test_answers_that_differ_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of each target how many, and why nothing is compared where nothing is; nothing where all agree."""
+    figures = {"failed": 0, "largest_difference": 0.5, "smallest_cosine": 0.1, "smallest_agreement": 1.0}
+    found = {**figures, "agreed": 97, "last": None, "quarantined": False, "verdict": None}
+    parity = {
+        "reference": "b",
+        "why_off": "nobody is right",
+        "problem": "disk full",
+        "uncopied": 0,
+        "targets": {"c": {**found, "differed": 3}, "d": {**found, "differed": 0}},
+    }
+    status = {"model": "m", "policy": "latency", "targets": [_target("c", 1)], "parity": parity}
+    served = StatusSocket(lambda: status)
+    served.start()
+    try:
+        assert main(["status"]) == 0
+    finally:
+        served.close()
+    text = capsys.readouterr().out
+    assert "answers of c: 3 of 100 that were compared differ" in text
+    assert "answers of d" not in text
+    assert "answers are not compared: nobody is right" in text
+    assert "verdicts on answers: disk full" in text
