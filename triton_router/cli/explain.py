@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triton_router.config.router_config import RouterConfig
+    from triton_router.experiments.splitting_engine import SplittingEngine
     from triton_router.profiling.profile import TargetProfile
     from triton_router.routing.types import RoutingContext
     from triton_router.telemetry.snapshot_file import Snapshot
@@ -76,6 +77,9 @@ def register(subparsers: Subparsers) -> None:
         "--shape", type=_shape, metavar="N,N...", help="shape of its largest input, batch dimension included"
     )
     parser.add_argument("--goal", choices=GOALS, default="balanced", help="its own wish (default: the policy's)")
+    parser.add_argument(
+        "--key", default="", metavar="KEY", help="what its caller stays with in a rollout or experiment (default: none)"
+    )
     parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="its latency bound")
     parser.add_argument("--backends", metavar="NAME,...", help="backends that may serve it")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -98,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     calibration = read_calibration(_state_place(args), machine_name())
     priors = target_priors(args.repository / args.model, config.targets, calibration)
     engine = configured_engine(config, args.model, evidence.profiles, rng=lambda: 0.5, priors=priors)
+    observed = [] if args.snapshot else _go_on(args, engine)
     explanation = engine.explain(context, _WAITS_NOTHING)
     basis = explain_report.basis(evidence.snapshots, evidence.profiles, time.time())
     if args.json:
@@ -107,15 +112,34 @@ def run(args: argparse.Namespace) -> int:
                 "rows": context.batch_size,
                 "work": context.work,
                 "basis": basis,
-                "notes": [*evidence.notes, *notes],
+                "notes": [*evidence.notes, *observed, *notes],
                 **as_json(explanation),
             }
         )
     else:
-        for note in (*evidence.notes, *notes):
+        for note in (*evidence.notes, *observed, *notes):
             output.note(f"note: {note}")
         explain_report.print_report(args.model, explanation, context, basis)
     return 0 if explanation.chosen is not None else 1
+
+
+def _go_on(args: argparse.Namespace, engine: SplittingEngine) -> list[str]:
+    """Have a rollout be where the routers that serve have brought it; return what cannot be used, for people."""
+    from triton_router.telemetry.trial_files import TrialFiles
+
+    files = TrialFiles(_state_place(args), args.model, "")
+    state = engine.rollout_state()
+    problems: list[str] = []
+    if state is not None and files.path.exists():
+        name = str(state["id"])
+        known = [other for other in files.others() if name in other.rollouts]
+        latest = max(known, key=lambda other: other.written_at, default=None)
+        try:
+            engine.resume(rollout=latest.rollouts[name] if latest else None)
+        except ValueError as error:
+            problems.append(f"what is known of rollout {name} cannot be used: {error}")
+    engine.step(time.time())
+    return [*files.problems, *problems]
 
 
 def _evidence(args: argparse.Namespace, config: RouterConfig) -> Evidence:
@@ -164,6 +188,7 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
         RoutingContext(
             batch_size=rows,
             work=work,
+            key=args.key,
             max_latency_ms=bound,
             optimization_goal=OptimizationGoal(args.goal),
             allowed_backends=None if args.backends is None else backends("--backends", args.backends),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +11,12 @@ import yaml
 
 from triton_router.cli.main import main
 from triton_router.config.router_config import TargetConfig
+from triton_router.experiments.rollout import Rollout
+from triton_router.experiments.rollout_plan import RolloutPlan
 from triton_router.profiling.profile import TargetProfile
 from triton_router.repository.manifest import MANIFEST_FILE
 from triton_router.telemetry.snapshot_file import Snapshot, TargetState, identity_of, write_snapshot
+from triton_router.telemetry.trial_files import TrialFiles, TrialState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,3 +203,24 @@ def test_an_unmeasured_target_has_its_arithmetic(repository: Path, capsys: pytes
     assert told["small"]["expected_latency_ms"] == pytest.approx(100.0, rel=0.05)
     assert told["large"]["expected_latency_ms"] == pytest.approx(1.05, rel=0.05)
     assert told["small"]["confidence"] == 0.0
+
+
+def test_a_rollout_is_explained_as_it_stands(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the key's arm; and where the routers that serve have rolled it back, nobody gets the canary."""
+    rollout = {"id": "v2", "canary": ["large"], "weight": 50}
+    file = repository / "routed" / "router.yaml"
+    file.write_text(yaml.safe_dump({"targets": TARGETS, "policy": "latency", "rollout": rollout}))
+    told = [explain(capsys, repository, "--key", str(key)) for key in range(20)]
+    assert {(one["chosen"], one["arms"][0]) for one in told} == {("large", "v2/canary"), ("small", "v2/stable")}
+    assert told[0] == explain(capsys, repository, "--key", "0")
+    state = Rollout(RolloutPlan("v2", frozenset({"large"}), weight=0.5, outcome="abort"))
+    state.step(1.0)
+    place = tmp_path / "state"
+    with closing(TrialFiles(place, "routed", "host")) as files:
+        files.claim()
+        files.save(TrialState(model="routed", written_at=2.0, rollouts={"v2": state.state()}))
+    told = [explain(capsys, repository, "--key", str(key), "--state", str(place)) for key in range(20)]
+    assert {one["chosen"] for one in told} == {"small"}
+    assert told[0]["targets"][1]["rejected"] == "rollout v2 rolled it back"

@@ -20,6 +20,7 @@ from triton_router.routing.policies import policy_named
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
 from triton_router.telemetry.audit_log import LONGEST_LINE, AuditLog, read_audit_log
+from triton_router.telemetry.rollout_metrics import EXPERIMENT_FAMILIES, ROLLOUT_FAMILIES, TrialCounts
 from triton_router.telemetry.trial_files import TrialFiles, audit_log_of
 from triton_router.telemetry.trial_keeper import TrialKeeper
 
@@ -294,3 +295,29 @@ def test_a_half_written_audit_line_is_cut_off(tmp_path: Path) -> None:
     log.close()
     assert [entry["event"] for entry in read_audit_log(path)] == ["begin", "step"]
     assert read_audit_log(tmp_path / "none") == []
+
+
+def test_metrics_are_those_of_this_process(place: Path, clock: Clock) -> None:
+    """Counts go on from rollout to rollout; there are none before the first, and afterwards gauges are 0."""
+    instance = Instance(place, Trials(), clock)
+    counts = TrialCounts(instance.engine, instance.keeper)
+    assert (counts.of_rollout(), counts.of_experiment()) == ({}, {})
+    instance.follow(Trials(SPLIT, PLAN))
+    instance.serve(40)
+    instance.keeper.look()
+    shown = counts.of_rollout()[""]
+    arms = [shown[f"triton_router_rollout_requests_total{{arm={arm}}}"] for arm in ("canary", "stable")]
+    assert sum(arms) == 40
+    assert (shown["triton_router_rollout_share"], shown["triton_router_rollout_phase"]) == (0.5, 1.0)
+    assert shown["triton_router_rollout_transitions_total{event=begin}"] == 1.0
+    assert shown["triton_router_rollout_latency_seconds{arm=canary}"] == pytest.approx(0.004)
+    treated = counts.of_experiment()[""]
+    assert (
+        sum(treated[f"triton_router_experiment_requests_total{{arm={arm}}}"] for arm in ("control", "treatment")) == 40
+    )
+    assert treated["triton_router_experiment_p_value{figure=sample_ratio}"] > 0.01
+    known = {family.key for family in (*ROLLOUT_FAMILIES, *EXPERIMENT_FAMILIES)}
+    assert {key for key in (*shown, *treated) if "arm=" not in key} <= known
+    instance.follow(Trials())
+    assert "triton_router_rollout_share" not in counts.of_rollout()[""]
+    assert counts.of_rollout()[""]["triton_router_rollout_requests_total{arm=canary}"] == arms[0]
