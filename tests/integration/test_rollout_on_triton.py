@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+import urllib.request
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -225,6 +226,7 @@ def is_left_alone(place: Place, target: str) -> bool:
 
 def test_wrong_outputs_are_rolled_back(place: Place) -> None:
     """A canary whose answers differ from stable's, though fast and without errors, is found by comparing them."""
+    place.roll_out("wrong-before", weight=0)
     place.fleet.switch("new", "wrong:0.5")
     rollout = {"id": "wrong", "canary": ["new"], "weight": 20, "gate": {"min_requests": 10}}
     parity = {"share": 1.0, "budget": 1.0, "quarantine": False}
@@ -248,30 +250,37 @@ def test_a_good_canary_is_promoted(place: Place) -> None:
         place.roll_out("good", steps=[10, 50, 100], hold_s=0.5, gate=QUICK, by="ada")
         until(lambda: place.rollout()["phase"] == "promoted", "it is promoted")
         until(lambda: is_left_alone(place, "old"), "all requests are the canary's")
+        until(lambda: 'triton_router_rollout_share{model="m"} 1\n' in metrics(place), "a metric says so")
     assert not seen.failed
     assert not seen.wrong
     entries = [(entry["event"], entry["by"], entry["after"]) for entry in place.audit("good")]
     assert entries == [("begin", "ada", 0.1), ("step", "gate", 0.5), ("step", "gate", 1.0), ("promote", "gate", 1.0)]
 
 
+def metrics(place: Place) -> str:
+    """Return what Prometheus would read."""
+    with urllib.request.urlopen(place.server.metrics_url) as response:
+        return response.read().decode()
+
+
 def test_a_rollout_goes_on_after_a_kill(place: Place) -> None:
     """The router's process is killed in mid-rollout, and the next one goes on where it was."""
+    steps = {"steps": [20, 60], "hold_s": 0.5, "gate": QUICK}
     with clients(place, 2):
-        place.roll_out("killed", steps=[20, 60, 100], hold_s=0.5, gate=QUICK)
-        until(lambda: place.rollout()["share"] == 0.6, "a step was taken")
-        place.roll_out("killed", steps=[20, 60, 100], hold_s=3600, gate=QUICK)  # no time to go on by itself
+        place.roll_out("killed", **steps)
+        until(lambda: place.rollout()["share"] == 0.6, "the last step was taken")
         until(lambda: place.rollout()["answers_in_step"] > 50, "it was seen in that step")
-        written_by = time.time() + 6.0
-        until(lambda: time.time() > written_by, "what was seen until now is written")
+        place.roll_out("killed", **steps, paused=True)
+        until(lambda: place.rollout()["phase"] == "paused", "it is paused, and what was seen is written")
         before = place.rollout()
     os.kill(stub_of(place), signal.SIGKILL)
     with over_http.InferenceServerClient(place.server.http_url) as client:  # as the watchdog of 'serve' does
         client.unload_model(MODEL)
         client.load_model(MODEL)
     after = place.rollout()
-    assert (after["share"], after["phase"], after["since"]) == (0.6, "running", before["since"])
+    assert (after["share"], after["phase"], after["since"]) == (0.6, "paused", before["since"])
     assert after["answers_in_step"] >= 50
-    assert [entry["event"] for entry in place.audit("killed")] == ["begin", "step"]
+    assert [entry["event"] for entry in place.audit("killed")] == ["begin", "step", "pause"]
 
 
 def stub_of(place: Place) -> int:
