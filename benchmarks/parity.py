@@ -1,6 +1,6 @@
 """``scripts/bench parity``: what clients notice of the parity guard and of a shadow.
 
-The same two models stand behind one routed model for each setting: without comparisons, with the guard as it is by
+The same models, of next to nothing to compute, stand behind one routed model for each setting: without comparisons, with the guard as it is by
 default, with a shadow, and each at ten times its default rates. In each round every setting is measured once, beginning
 elsewhere each time; a ratio is of the same round.
 """
@@ -107,12 +107,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(directory: Path) -> None:
     directory.mkdir(parents=True)
-    shutil.copytree(MODELS / _MODEL, directory / _MODEL, ignore=shutil.ignore_patterns("__pycache__"))
+    for target in (*_TARGETS, _SHADOW):
+        shutil.copytree(MODELS / _MODEL, directory / target["name"], ignore=shutil.ignore_patterns("__pycache__"))
     for name, settings in _CONTENDERS.items():
         (directory / name / "1").mkdir(parents=True)
         (directory / name / "config.pbtxt").write_text('backend: "router"\n')
         targets = [*_TARGETS, _SHADOW] if "shadow" in settings else _TARGETS
-        listed = [{**target, "model": _MODEL} for target in targets]
+        listed = [{**target, "model": target["name"]} for target in targets]
         (directory / name / "router.yaml").write_text(yaml.safe_dump({"targets": listed, **settings}))
 
 
