@@ -22,7 +22,13 @@ from triton_router.repository.plan import VariantPlan, check_targets, plan
 from triton_router.repository.sandbox import Limits, run_child
 from triton_router.repository.toolbox import toolbox
 from triton_router.repository.variants import Outcome, Progress, Workshop, build_all, has_baseline, step_count
-from triton_router.repository.versions import next_version, require_intact, require_same_io, same_version
+from triton_router.repository.versions import (
+    next_version,
+    require_intact,
+    require_no_rollout,
+    require_same_io,
+    same_version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -162,6 +168,7 @@ def _disk_errors() -> Generator[None]:
 
 def _add_locked(request: AddRequest, planned: Planned, progress: Progress, stage: Path) -> Added:
     _require_own_directories(request, planned)
+    require_no_rollout(request.repository / request.name)
     options = _options(request, planned)
     known = manifest.read(request.repository / request.name)
     if planned.source.kind != "factory":

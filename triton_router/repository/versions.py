@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from triton_router.errors import ConfigError, InvalidInputError
+from triton_router.config.loading import load_yaml
+from triton_router.config.router_config import ROUTER_FILE
+from triton_router.errors import ConfigError, InvalidInputError, NotFoundError
 from triton_router.repository import manifest
 from triton_router.repository.plan import BY_SUFFIX
 
@@ -91,6 +93,24 @@ def require_intact(repository: Path, name: str, version: int) -> None:
                     f"{path} is missing or is not the file that was checked",
                     hint=f"restore it, or remove {repository / name} and its targets and add it again",
                 )
+
+
+def require_no_rollout(directory: Path) -> None:
+    """Refuse to write a routed model's targets anew while two versions of them share its requests.
+
+    Raises:
+        InvalidInputError: Its ``router.yaml`` has a rollout.
+    """
+    path = directory / ROUTER_FILE
+    try:
+        settings: object = load_yaml(path).data
+    except NotFoundError:
+        return
+    if isinstance(settings, dict) and cast("dict[str, object]", settings).get("rollout"):
+        raise InvalidInputError(
+            f"{path} has a rollout, whose targets an addition would replace",
+            hint=f"end it first: triton-router canary finish {directory.name} --repository {directory.parent}",
+        )
 
 
 def _versions(known: Manifest | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from triton_router.config.loading import load_yaml
 from triton_router.config.router_config import load_router_config
 from triton_router.errors import InvalidInputError
 from triton_router.repository.canary_targets import CanaryPlan, plan_canary, refuse_moving_others
+from triton_router.repository.versions import require_no_rollout
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -125,3 +126,13 @@ def test_nobody_else_is_moved_unasked(repository: Path, file: str, text: str, is
     with pytest.raises(InvalidInputError, match="'other' calls 'a' without naming a version"):
         refuse_moving_others(repository, "m", plan)
     refuse_moving_others(repository, "m", plan._replace(moved=False))
+
+
+def test_nothing_is_added_while_two_versions_share_the_requests(repository: Path) -> None:
+    """An addition writes all targets anew: it would take the canary out from under its rollout."""
+    path = repository / "m" / "router.yaml"
+    require_no_rollout(repository / "m")
+    require_no_rollout(repository / "new")
+    path.write_text(path.read_text() + "rollout: {id: r, canary: [b]}\n")
+    with pytest.raises(InvalidInputError, match=r"has a rollout.*canary finish m"):
+        require_no_rollout(repository / "m")
