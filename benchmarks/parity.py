@@ -1,8 +1,8 @@
 """``scripts/bench parity``: what clients notice of the parity guard and of a shadow.
 
-The same models, of next to nothing to compute, stand behind one routed model for each setting: without comparisons, with the guard as it is by
-default, with a shadow, and each at ten times its default rates. In each round every setting is measured once, beginning
-elsewhere each time; a ratio is of the same round.
+The same models, of next to nothing to compute, stand behind one routed model for each setting: without comparisons,
+with the guard as it is by default, with a shadow, and each at ten times its default rates. In each round every setting
+is measured once, beginning elsewhere each time; a ratio is of the same round.
 """
 
 from __future__ import annotations
