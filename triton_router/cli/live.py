@@ -43,16 +43,22 @@ def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, since
     statuses = serving(path)
     if not statuses:
         return False
+    # It takes a router two looks to take up an edit: a problem that is shown at once is that of an earlier one.
+    refused = {status["server_pid"]: status["settings"]["refused"] for status in statuses}
     while True:
         for status in statuses:
-            problem = status["settings"]["problem"]
-            if problem:
-                raise ConfigError(f"the router does not follow it: {problem}", hint="see 'triton-router status'")
+            settings = status["settings"]
+            if settings["problem"] and settings["refused"] > refused.get(status["server_pid"], 0):
+                raise ConfigError(
+                    f"the router does not follow it: {settings['problem']}", hint="see 'triton-router status'"
+                )
         if statuses and all(status["settings"]["followed_at"] >= since and holds(status) for status in statuses):
             return True
         if time.monotonic() > deadline:
+            problems = {status["settings"]["problem"] for status in statuses} - {""}
             raise UnavailableError(
-                f"{path} was edited, and what serves it has not followed within {PATIENCE_S:g} s",
+                f"{path} was edited, and what serves it has not followed within {PATIENCE_S:g} s"
+                + (f": {min(problems)}" if problems else ""),
                 hint="see 'triton-router status', and the server's log",
             )
         time.sleep(_POLL_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -324,7 +325,15 @@ def test_a_live_status_goes_before_files(canary: Canary, serving: dict[str, Any]
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: dict[str, Any]) -> None:
-    """The file may be valid, and the model that serves still be unable to follow it."""
-    serving["settings"]["problem"] = "target 'int8' has fewer rows"
+    """The file may be valid, and the model that serves still be unable to follow it; what it said before is over."""
+    settings = serving["settings"]
+    settings |= {"problem": "an earlier edit", "refused": 1}
+
+    def look() -> None:
+        settings.update({"problem": "target 'int8' has fewer rows", "refused": 2})
+
+    timer = threading.Timer(0.3, look)
+    timer.start()
     canary("start", "--target", "int8", code=1)
     assert "the router does not follow it: target 'int8' has fewer rows" in canary.err
+    timer.join()
