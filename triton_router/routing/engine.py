@@ -368,10 +368,22 @@ class RoutingEngine:
 
     def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
         """Tell the witnesses of a decision how it ended, before anything is learned from that."""
-        usual_ms = self._chooser.yardstick.profile.predict_alone(decision.work, decision.context.batch_size)
+        usual_ms = self._usual_ms(decision)
         log_ratio = log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else nan
         for witness in decision.witnesses:
             witness.note(verdict, latency_ms, log_ratio)
+
+    def _usual_ms(self, decision: RoutingDecision) -> float:
+        """Return what the yardstick would need for a request under the load that it found; 0 while that is not known.
+
+        Whoever gets more requests has longer queues, and would look slower for that alone. What waiting costs is known
+        best by whom it happens to: one that was never busy knows little of it.
+        """
+        usual, own, load = self._chooser.yardstick.profile, decision.candidate.profile, decision.load
+        alone_ms = usual.predict_alone(decision.work, decision.context.batch_size)
+        if not alone_ms or not load.in_flight:
+            return alone_ms
+        return alone_ms + max(usual.wait_of(alone_ms, *load), own.wait_of(alone_ms, *load))
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         if self._rules.learn:

@@ -161,7 +161,8 @@ class Witness(Protocol):
             verdict: How it ended.
             latency_ms: From decision to answer.
             log_ratio: Logarithm of that by the latency that one and the same target, whichever the arm, is expected to
-                need for the request alone; NaN while nothing is known of that target, and of a failure.
+                need for the request, with the wait that the load it found explains; NaN while nothing is known of that
+                target, and of a failure.
         """
         ...
 

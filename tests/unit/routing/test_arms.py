@@ -185,3 +185,15 @@ def test_an_explanation_is_within_the_arm() -> None:
         explanation = engine.explain(REQUEST, 0.0, arm=arm)
         assert explanation.chosen == chosen(engine, arm).target
         assert WHY in {target.rejected for target in explanation.targets}
+
+
+def test_queues_are_no_fault_of_an_arm() -> None:
+    """A latency that the load explains, which was there when the request was decided, is as usual; idle it is slow."""
+    engine, told = make(), Told()
+    for _ in range(3):
+        engine.decide(RoutingContext(1, 10, "a"), 0.0)
+    behind = engine.decide(RoutingContext(1, 10, "a"), 0.0)
+    behind.witnesses = (told,)
+    engine.finish(behind, Outcome(Verdict.SUCCESS, behind.expected_latency_ms), 0.0)
+    assert behind.expected_latency_ms > 1.5 * behind.alone_ms
+    assert told.outcomes[0][2] == pytest.approx(0.0, abs=0.01)
