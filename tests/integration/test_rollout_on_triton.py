@@ -171,7 +171,7 @@ def ask_over_grpc(place: Place, count: int) -> None:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_callers_stay_with_their_arm(place: Place, protocol: str) -> None:
-    """By its key a caller gets one arm always; without one, a request that is sent again with its id does."""
+    """By its key, in a parameter or a header, a caller gets one arm always; without one a request does by its id."""
     place.roll_out("sticky", weight=50, gate=QUICK)
     library: Any = over_grpc if protocol == "grpc" else over_http
     tensor = library.InferInput("X", [1, 4], "FP64")
@@ -182,11 +182,28 @@ def test_callers_stay_with_their_arm(place: Place, protocol: str) -> None:
             before = place.chosen()
             for _ in range(4):
                 client.infer(MODEL, [tensor], parameters={"router_key": f"caller {number}"})
+                client.infer(MODEL, [tensor], headers={"x-router-key": f"caller {number}"})
                 client.infer(MODEL, [tensor], request_id=f"caller {number}")
             ((target, count),) = (place.chosen() - before).items()
-            assert count == 8
+            assert count == 12
             used[target] += 1
     assert len(used) == 2
+
+
+def test_sequences_stay_where_they_began(place: Place) -> None:
+    """One that began before the canary got everything goes on with stable; the next one is the canary's."""
+    place.roll_out("sequences", weight=0)
+    tensor = over_http.InferInput("X", [1, 4], "FP64")
+    tensor.set_data_from_numpy(np.ones((1, 4)))
+    with over_http.InferenceServerClient(place.server.http_url) as client:
+        client.infer(MODEL, [tensor], sequence_id=7, sequence_start=True)
+        place.roll_out("sequences", weight=100)
+        until(lambda: place.rollout()["share"] == 1.0, "the canary gets everything")
+        before = place.chosen()
+        client.infer(MODEL, [tensor], sequence_id=7)
+        client.infer(MODEL, [tensor], sequence_id=8, sequence_start=True, sequence_end=True)
+        client.infer(MODEL, [tensor], sequence_id=7, sequence_end=True)
+    assert (place.chosen() - before) == {"old": 2, "new": 1}
 
 
 @pytest.mark.parametrize(
