@@ -36,7 +36,12 @@ _EXAMPLES = """\
 
 def register(subparsers: Subparsers) -> None:
     """Add the parser of this command."""
-    parser = add_parser(subparsers, "manifests", summary="write Kubernetes manifests, or an nginx.conf, for a canary")
+    parser = add_parser(
+        subparsers,
+        "manifests",
+        summary="write Kubernetes manifests, or an nginx.conf, for a canary",
+        examples=_EXAMPLES,
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     canary = add_parser(
         actions,
