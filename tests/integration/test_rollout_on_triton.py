@@ -35,6 +35,7 @@ pytestmark = pytest.mark.triton
 
 PATIENCE_S = 60.0
 MODEL = "m"
+PAIR = "pair"
 QUICK = {"min_requests": 10, "max_mismatch": 1}
 QUIET = {"explore": 0.0, "mirror": 0.0, "retry": {"attempts": 1}, "parity": {"share": 0.0}}
 
@@ -61,7 +62,7 @@ class Place:
 
     def status(self) -> dict[str, Any]:
         """Return what the routed model says of itself."""
-        (found,) = read_statuses(self.server.pid)
+        (found,) = [status for status in read_statuses(self.server.pid) if status["model"] == MODEL]
         return found
 
     def rollout(self) -> dict[str, Any]:
@@ -72,9 +73,9 @@ class Place:
         """Return how many requests each target was chosen for."""
         return Counter({one["target"]["name"]: one["chosen"] for one in self.status()["targets"]})
 
-    def audit(self, rollout: str) -> list[dict[str, Any]]:
+    def audit(self, rollout: str, model: str = MODEL) -> list[dict[str, Any]]:
         """Return the changes of a rollout."""
-        entries = read_audit_log(audit_log_of(self.state, MODEL))
+        entries = read_audit_log(audit_log_of(self.state, model))
         return [entry for entry in entries if entry["rollout"] == rollout]
 
 
@@ -90,9 +91,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("rollouts")
     fleet = SwitchedFleet(directory)
     for name in ("old", "new", "slow", "slower"):
-        fleet.add_target(name, service_ms=15.0 if name.startswith("slow") else 0.0)
+        fleet.add_target(name, service_ms=10.0 if name.startswith("slow") else 0.0)
     fleet.add_routed(MODEL, ["old", "new"], **QUIET)
-    models = ("old", "new", "slow", "slower", MODEL)
+    fleet.add_routed(PAIR, ["old", "new"], **QUIET)
+    config = fleet.repository / PAIR / "config.pbtxt"
+    config.write_text(config.read_text() + "instance_group [ { kind: KIND_CPU count: 2 } ]\n")
+    models = ("old", "new", "slow", "slower", MODEL, PAIR)
     with triton_server(
         fleet.repository, state=directory / "state", control_mode="explicit", load_models=models
     ) as server:
@@ -100,7 +104,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @contextmanager
-def clients(place: Place, count: int = 8) -> Generator[Seen]:
+def clients(place: Place, count: int = 8, model: str = MODEL) -> Generator[Seen]:
     """Have clients ask until the end, each by a key of its own for each request."""
     seen = Seen()
     done = Event()
@@ -114,7 +118,7 @@ def clients(place: Place, count: int = 8) -> Generator[Seen]:
                 value = rng.random()
                 tensor.set_data_from_numpy(np.full((1, 4), value))
                 try:
-                    answer = client.infer(MODEL, [tensor], parameters={"router_key": key}).as_numpy("Y")
+                    answer = client.infer(model, [tensor], parameters={"router_key": key}).as_numpy("Y")
                 except InferenceServerException:
                     seen.failed.append(key)
                 else:
@@ -209,7 +213,7 @@ def test_sequences_stay_where_they_began(place: Place) -> None:
 @pytest.mark.parametrize(
     ("test", "targets", "line"),
     # One client alone, where latencies matter: what waits at a target with one instance is slow for another reason.
-    [("errors", ("old", "new"), "errors:0.3"), ("latency", ("slow", "slower"), "sleep:0.005")],
+    [("errors", ("old", "new"), "errors:0.3"), ("latency", ("slow", "slower"), "sleep:0.0035")],
 )
 def test_a_bad_canary_is_rolled_back(place: Place, test: str, targets: tuple[str, str], line: str) -> None:
     """One that fails, or takes a third longer, is found out by its answers and gets nothing any more."""
@@ -272,6 +276,21 @@ def test_a_good_canary_is_promoted(place: Place) -> None:
     assert not seen.wrong
     entries = [(entry["event"], entry["by"], entry["after"]) for entry in place.audit("good")]
     assert entries == [("begin", "ada", 0.1), ("step", "gate", 0.5), ("step", "gate", 1.0), ("promote", "gate", 1.0)]
+
+
+def test_two_instances_are_one_rollout(place: Place) -> None:
+    """Each judges what both have seen, both roll back, and the audit log has it once."""
+    place.fleet.switch("new", "errors:0.3")
+    rollout = {"id": "both", "canary": ["new"], "weight": 25, "gate": QUICK}
+    place.fleet.configure(PAIR, ["old", "new"], rollout=rollout, **QUIET)
+
+    def reports() -> list[dict[str, Any]]:
+        return [one["rollout"] or {} for one in read_statuses(place.server.pid) if one["model"] == PAIR]
+
+    with clients(place, model=PAIR):
+        until(lambda: [one.get("phase") for one in reports()] == ["rolled_back"] * 2, "both roll back")
+    place.fleet.switch("new")
+    assert [entry["event"] for entry in place.audit("both", PAIR)] == ["begin", "rollback"]
 
 
 def metrics(place: Place) -> str:
