@@ -168,18 +168,16 @@ class RoutingEngine:
     def give_up(self, decision: RoutingDecision, now: float) -> None:
         """Count an attempt that is overdue as its target's failure. It still has to be finished: its slot stays."""
         with self._lock:
-            if decision.is_given_up:
-                return
-            decision.is_given_up = True
-            if decision.witnesses:
-                self._testify(decision, Verdict.TARGET_ERROR, 0.0)
-            candidate = decision.candidate
-            if decision.reason not in COPIES:
-                candidate.failed += 1
-            elif decision.reason == "mirror":
-                self._mirrors.end(decision.alone_ms)
-            candidate.profile.record_failure()
-            self._watch.failed(decision, now)
+            self._give_up(decision, now)
+
+    def lose(self, decision: RoutingDecision, now: float) -> None:
+        """Count an attempt as its target's failure and release its slot: the process that had it has ended.
+
+        It still has to be finished: who waits for an answer of that process hears in the end that there is none.
+        """
+        with self._lock:
+            self._give_up(decision, now)
+            self._roster.release(decision, now)
 
     def mark(self, target: str, problem: str, now: float, valid_s: float, *, takes_copies: bool = False) -> None:
         """Note what an active check has found.
@@ -352,6 +350,20 @@ class RoutingEngine:
         """Return what a call of a target costs whatever it carries, and what this work adds, in milliseconds."""
         with self._lock:
             return self._roster.by_name[target].profile.fixed_and_marginal(work, rows)
+
+    def _give_up(self, decision: RoutingDecision, now: float) -> None:
+        if decision.is_given_up:
+            return
+        decision.is_given_up = True
+        if decision.witnesses:
+            self._testify(decision, Verdict.TARGET_ERROR, 0.0)
+        candidate = decision.candidate
+        if decision.reason not in COPIES:
+            candidate.failed += 1
+        elif decision.reason == "mirror":
+            self._mirrors.end(decision.alone_ms)
+        candidate.profile.record_failure()
+        self._watch.failed(decision, now)
 
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
         self._policy, self._rules = policy, rules

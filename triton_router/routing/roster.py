@@ -135,7 +135,10 @@ class Roster:
         return decision
 
     def release(self, decision: RoutingDecision, now: float) -> None:
-        """Release the slot that was reserved with a decision; ``now`` in monotonic seconds."""
+        """Release the slot that was reserved with a decision, once; ``now`` in monotonic seconds."""
+        if decision.is_released:
+            return
+        decision.is_released = True
         candidate = decision.candidate
         if self._rules.max_backend_utilization:
             candidate.device.settle(now)

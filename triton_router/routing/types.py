@@ -199,7 +199,8 @@ class RoutingDecision:
         rated: What was considered: candidate, score, predicted latency.
         attempt: How many decisions there were for the request, this one included.
         is_trial: Whether it finds out how a target is that was out.
-        is_given_up: Whether it counted as a failure already, being overdue.
+        is_given_up: Whether it counted as a failure already, being overdue or lost.
+        is_released: Whether its slot was given back.
         witnesses: Who is told how it ended, besides what learns of the target: arms of experiments.
     """
 
@@ -219,6 +220,7 @@ class RoutingDecision:
     attempt: int = 1
     is_trial: bool = False
     is_given_up: bool = False
+    is_released: bool = False
     witnesses: tuple[Witness, ...] = ()
 
     @property

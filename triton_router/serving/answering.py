@@ -253,9 +253,12 @@ class Answering:
         The server lets such requests fail one after the other, a second each, so that they would wait in vain.
         """
         now = self._clock()
-        for attempt in [attempt for exchange in self.exchanges() for attempt in exchange.attempts]:
+        under_way = [attempt for exchange in self.exchanges() for attempt in exchange.attempts]
+        for attempt in [*under_way, *self.abandoned()]:
             if attempt.begun_at < before and attempt.decision.target.name == target:
                 self.overdue(attempt, now, lost=True)
+        if self.has_waiting:
+            self.released()
 
     def overdue(self, attempt: Attempt, now: float, *, lost: bool = False) -> None:
         """Give an attempt up, be it late or ``lost``, and have another target asked; what answers first counts."""
@@ -263,8 +266,10 @@ class Answering:
         with exchange.lock:
             if attempt.has_ended or exchange.stream_of is attempt or (attempt.is_given_up and not lost):
                 return
-            if not attempt.is_given_up:
-                # Under the lock: an attempt is given up before its outcome is told, or not at all.
+            # Under the lock: an attempt is given up before its outcome is told, or not at all.
+            if lost:
+                self._failover.lose(attempt, now)
+            else:
                 self._failover.give_up(attempt, now)
             is_mine = self._takes_on(exchange)
         if is_mine:

@@ -86,6 +86,8 @@ class CallLane:
         self._max_rows = max_rows
         self._lock = Lock()
         self._in_flight = 0
+        self.generation = 0
+        """Counts the processes of the target, as far as their ends were noticed."""
         self._waiting: dict[object, deque[LaneRequest]] = {}
         self._costs = CallCosts(measured)
         # After a merged call that failed: requests that may go together, until calls succeed again.
@@ -98,8 +100,14 @@ class CallLane:
             self._limit = limit
 
     def is_idle(self) -> bool:
-        """Whether nothing is in flight, so that nothing waits either."""
-        return self._in_flight == 0
+        """Whether nothing is in flight or waits."""
+        return self._in_flight == 0 and not self._waiting
+
+    def renew(self) -> None:
+        """Forget the calls in flight: the process that had them has ended, and another one takes its place."""
+        with self._lock:
+            self.generation += 1
+            self._in_flight = 0
 
     def enter(self) -> bool:
         """Take a slot for one request, if there is one; whoever got it calls `leave` after the call."""
@@ -133,20 +141,24 @@ class CallLane:
                     del self._waiting[key]
             return gone
 
-    def leave(self, now: float, requests: int) -> list[list[LaneRequest]]:
-        """Give a slot back after a call of so many requests, or of none.
+    def leave(self, now: float, requests: int, generation: int) -> list[list[LaneRequest]]:
+        """Give a slot back after a call of so many requests, or of none, that began in a ``generation``.
 
         Returns:
             The groups of requests that are to go out now, each with a slot taken.
         """
         with self._lock:
-            self._in_flight -= 1
+            if generation == self.generation:
+                self._in_flight = max(0, self._in_flight - 1)
             self._count(requests)
-            groups: list[list[LaneRequest]] = []
-            while self._waiting and self._in_flight < self._limit:
-                groups.append(self._next(now))
-                self._in_flight += 1
-            return groups
+            return self._following(now)
+
+    def due(self, now: float) -> list[list[LaneRequest]]:
+        """Return the groups that wait though there are slots, each with one taken: calls were forgotten."""
+        if not self._waiting or self._in_flight >= self._limit:
+            return []
+        with self._lock:
+            return self._following(now)
 
     def learn(self, requests: int, work: float, started_at: float, ended_at: float) -> None:
         """Learn from a call that succeeded, all its requests' work together."""
@@ -187,6 +199,13 @@ class CallLane:
             return False
         self._in_flight += 1
         return True
+
+    def _following(self, now: float) -> list[list[LaneRequest]]:
+        groups: list[list[LaneRequest]] = []
+        while self._waiting and self._in_flight < self._limit:
+            groups.append(self._next(now))
+            self._in_flight += 1
+        return groups
 
     def _count(self, requests: int) -> None:
         if requests:

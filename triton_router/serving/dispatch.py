@@ -141,6 +141,7 @@ class Dispatcher:
     def lose(self, target: str, before: float) -> None:
         """Have what a target got before then (monotonic seconds) served elsewhere: its process has ended."""
         self._answering.lose(target, before)
+        self._merging.renew(target)
 
     def merged_counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""

@@ -74,6 +74,13 @@ class Failover:
         self._counts.add("overdue")
         self._engine.give_up(attempt.decision, now)
 
+    def lose(self, attempt: Attempt, now: float) -> None:
+        """Tell the engine that an attempt has no end: its target's process has ended."""
+        if not attempt.is_given_up:
+            attempt.is_given_up = True
+            self._counts.add("overdue")
+        self._engine.lose(attempt.decision, now)
+
     def note_winner(self, attempt: Attempt) -> None:
         """Count an answer that a further attempt brought."""
         if attempt.decision.reason == "hedge":

@@ -191,11 +191,18 @@ class Merging:
         if not self.take_begun(attempt):
             self._answering.send_alone(attempt)
 
+    def renew(self, target: str) -> None:
+        """Have a target take calls again at once whose process had some and has ended."""
+        if lane := self._lanes.get(target):
+            lane.renew()
+
     def sweep(self) -> None:
         """Let go of the requests that were answered while they waited; to be called regularly."""
         for lane in (*self._lanes.values(), *self._replaced):
             for request in lane.sweep():
                 self._answering.drop(request.attempt)
+            for group in lane.due(self._clock()):
+                self._answering.submit(partial(self._run, lane, group))
         if self._replaced:
             with self._lock:
                 self._replaced = [lane for lane in self._replaced if not lane.is_idle()]
@@ -230,12 +237,13 @@ class Merging:
     def _run(self, lane: CallLane, group: Sequence[LaneRequest]) -> None:
         """Make one call after the other until nothing waits. While there is a next one, others see to the answers."""
         while True:
+            generation = lane.generation
             present = [member for member in group if len(group) == 1 or not self._is_gone(lane, member.attempt)]
             try:
                 answer = self._called(lane, present)
             except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
                 answer = partial(self._complete, present, [self._answering.broken(error) for _ in present])
-            following = lane.leave(self._clock(), len(present))
+            following = lane.leave(self._clock(), len(present), generation)
             if not following:
                 answer()
                 return

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.serving.failing_targets import until
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
@@ -353,6 +354,21 @@ def test_clients_that_left_are_not_served() -> None:
     assert rig.counts() == {"succeeded": 5, "cancelled": 4}
 
 
+def test_a_call_to_a_process_that_has_ended_keeps_nobody_waiting() -> None:
+    """The server lets such calls fail a second each, while the target's next process has nothing to do."""
+    rig = Rig(doubled)
+    requests = [request(n) for n in range(3)]
+    assert rig.dispatcher.execute(requests) is None
+    until(lambda: len(rig.calls) == 1)
+    rig.dispatcher.lose("t", time.monotonic())
+    until(lambda: len(rig.calls) == 2)
+    assert rig.engine.snapshot(0.0)[0].in_flight == 0
+    rig.answered()
+    assert all(one.done.wait(5) and len(one.answers) == 1 for one in requests)
+    assert rig.sizes == [1, 2]
+    assert rig.counts() == {"failed": 3}
+
+
 def test_a_deadline_bounds_the_company() -> None:
     """Of a target that takes 900 ms for a call and 30 for each row, a bound of 1 s is met by three together."""
     engine = RoutingEngine([(Target("t", "m"), TargetProfile())], policy_named("latency"), rng=random.Random(8).random)
@@ -364,8 +380,9 @@ def test_a_deadline_bounds_the_company() -> None:
         exchange.bound_ms = 1000.0
         attempt = Attempt(exchange, engine.decide(context, 10.0), 10.0)
         assert not lane.enter_or_wait(LaneRequest(attempt, {}, "alike", rows=1))
-    assert [len(group) for group in lane.leave(10.0, 1)] == [3]
-    assert [len(group) for group in lane.leave(10.1, 3)] == [5], "too late already: nothing is gained by going apart"
+    assert [len(group) for group in lane.leave(10.0, 1, lane.generation)] == [3]
+    late = lane.leave(10.1, 3, lane.generation)
+    assert [len(group) for group in late] == [5], "too late already: nothing is gained by going apart"
 
 
 @pytest.mark.parametrize(("limit", "workers"), [(1, 8), (2, 8), (1, 1), (3, 2)])

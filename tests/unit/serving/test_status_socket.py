@@ -74,7 +74,6 @@ STATUS: dict[str, Any] = {
     "rollout": None,
     "experiment": None,
     "trials": None,
-    "parity": None,
 }
 
 OURS = f"\0triton-router-{os.getppid()}-{os.getpid()}"
