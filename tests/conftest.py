@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from triton_router.testing.triton_server import TritonServer
 
@@ -23,14 +23,10 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
-_TESTS = Path(__file__).parent
-_ALONE = {"integration", "chaos"}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what works with servers: it must not run beside anything else."""
     for item in items:
-        if item.path.relative_to(_TESTS).parts[0] in _ALONE:
+        if item.get_closest_marker("triton"):
             item.add_marker(pytest.mark.alone)
 
 
