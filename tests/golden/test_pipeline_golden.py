@@ -39,7 +39,6 @@ def minilm_repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.alone  # the model is built once for all tests of one process, and others there need it
 def test_minilm_pipeline(minilm_repository: Path) -> None:
     """examples/minilm/pipeline.yaml gives this ensemble."""
     text = _written(ROOT / "examples" / "minilm" / "pipeline.yaml", minilm_repository)
