@@ -118,7 +118,8 @@ class Following:
     def _change(self, config: RouterConfig) -> None:
         followers, keeper = self._followers, self._followers.keeper
         identities = {settings.name: identity_of(settings) for settings in config.targets}
-        kept = {name for name, identity in identities.items() if self._identities.get(name) == identity}
+        known = self._identities
+        kept = {name for name, identity in identities.items() if name in known and known[name].may_be(identity)}
         new = [settings for settings in config.targets if settings.name not in kept]
         learned = keeper.known_of(new) if keeper else {}
         priors = target_priors(self._model.directory, config.targets, self._model.calibration)

@@ -80,7 +80,7 @@ def _add(snapshot: Snapshot, targets: Sequence[TargetConfig], profiles: dict[str
         state = snapshot.targets.get(settings.name)
         if state is None:
             continue
-        if state.identity != identity_of(settings):
+        if not state.identity.may_be(identity_of(settings)):
             left.append(f"target {settings.name!r} is another model now than when this was learned")
             continue
         profile = _profile(snapshot, settings.name)

@@ -55,6 +55,15 @@ class TargetIdentity(StatePart):
     variant: _ShortText
     measured: Annotated[tuple[_Pair, ...], Field(max_length=64, strict=False)]
 
+    def may_be(self, other: TargetIdentity) -> bool:
+        """Whether what was learned of one is worth keeping for the other: no version is whichever is served.
+
+        To write down the version that is served anyway, as a rollout begins by, forgets nothing.
+        """
+        if self.version is None or other.version is None:
+            other = other.model_copy(update={"version": self.version})
+        return self == other
+
 
 class TargetState(StatePart):
     """One target's profile, as `TargetProfile.state` gave it."""

@@ -263,11 +263,26 @@ def test_a_spoilt_byte_never_raises_anything_else(
 )
 def test_another_model_inherits_nothing(change: dict[str, Any]) -> None:
     """Model, version, backend, variant and build have to be the same; the log says which target is not."""
-    point = {"measured_latency": [{"work": 16, "latency_ms": 1.0}]}
-    target = TargetConfig.model_validate({"name": "a", "model": "m-a", **point, **change})
-    inheritance = inherit([snapshot({"a": learned()})], [target], MACHINE)
+    inheritance = inherit([snapshot_of_version(1)], [target_a(**{"version": 1, **change})], MACHINE)
     assert inheritance.profiles == {}
     assert "'a' is another model" in inheritance.left[0]
+
+
+@pytest.mark.parametrize(("before", "now"), [(None, 1), (1, None), (None, None), (1, 1)])
+def test_a_version_written_down_or_no_more_inherits(before: int | None, now: int | None) -> None:
+    """No version is whichever is served: to pin it, as a rollout begins by, forgets nothing."""
+    inheritance = inherit([snapshot_of_version(before)], [target_a(version=now)], MACHINE)
+    assert (set(inheritance.profiles), inheritance.left) == ({"a"}, [])
+
+
+def target_a(**change: Any) -> TargetConfig:
+    point = {"measured_latency": [{"work": 16, "latency_ms": 1.0}]}
+    return TargetConfig.model_validate({"name": "a", "model": "m-a", **point, **change})
+
+
+def snapshot_of_version(version: int | None) -> Snapshot:
+    state = TargetState(identity=identity_of(target_a(version=version)), profile=learned().state())
+    return snapshot({}, targets={"a": state})
 
 
 def test_another_machine_inherits_nothing() -> None:
