@@ -73,6 +73,7 @@ class TrialKeeper:
         self._others: list[TrialState] = []
         self._written: dict[str, dict[str, dict[str, object]]] = {}
         self._written_at = 0.0
+        self._is_urgent = False
         self._problems: dict[str, str] = {}
         self._remarks: list[str] = []
         self._has_said_memory = False
@@ -193,7 +194,8 @@ class TrialKeeper:
         files = self._files
         if files is not None:
             if not files.is_claimed and self._claim(files):  # as when the disk was full at the start
-                self._resume(besides=())
+                # What has come to an end meanwhile knows more than the file: no rollback is taken back.
+                self._resume(besides=[state["id"] for _, state in self._states() if state.get("phase") in ENDED])
             self._others = files.others() if self._states() else []
             for problem in files.problems:
                 self._remark(problem)
@@ -245,11 +247,13 @@ class TrialKeeper:
 
     def _save(self, *, urgent: bool) -> None:
         now = self._clock()
-        if self._files is None or not self._files.is_claimed or not (urgent or self._is_due(now)):
+        self._is_urgent |= urgent  # until it is written: a rollback that met a full disk is tried again
+        if self._files is None or not self._files.is_claimed or not (self._is_urgent or self._is_due(now)):
             return
         self._remember()
         known = dict(self._known)
         if known == self._written or not any(known.values()):
+            self._is_urgent = False
             return
         state = TrialState(
             model=self._model,
@@ -258,12 +262,12 @@ class TrialKeeper:
             experiments=known["experiments"],
         )
         try:
-            self._files.save(state, twice=urgent)
+            self._files.save(state, twice=self._is_urgent)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self._fail("file", f"rollouts and experiments cannot be written to {self._files.path}: {reason}")
             return
-        self._written, self._written_at = known, now
+        self._written, self._written_at, self._is_urgent = known, now, False
         self._solve("file")
 
     def _is_due(self, now: float) -> bool:

@@ -60,11 +60,11 @@ class Instance:
         )
         self.keeper.begin()
 
-    def serve(self, count: int, new: Outcome = SUCCESS) -> None:
-        """Have so many requests decided and answered; at the canary as given."""
+    def serve(self, count: int, new: Outcome = SUCCESS, *, step: int = 0) -> None:
+        """Have so many requests decided and answered; at the canary as given, other callers at each step."""
         for number in range(count):
-            decision = self.engine.decide(RoutingContext(1, 10, key=str(number)), 0.0)
-            self.engine.finish(decision, new if decision.target.name == "new" else SUCCESS, 0.0)
+            decision = self.engine.decide(RoutingContext(1, 10, key=str(1000 * step + number)), step)
+            self.engine.finish(decision, new if decision.target.name == "new" else SUCCESS, step)
 
     def rollout(self) -> dict[str, Any]:
         """Return how the rollout stands."""
@@ -321,3 +321,39 @@ def test_metrics_are_those_of_this_process(place: Path, clock: Clock) -> None:
     instance.follow(Trials())
     assert "triton_router_rollout_share" not in counts.of_rollout()[""]
     assert counts.of_rollout()[""]["triton_router_rollout_requests_total{arm=canary}"] == arms[0]
+
+
+def test_a_rollback_that_met_a_full_disk_is_written_as_soon_as_it_can_be(place: Path, clock: Clock) -> None:
+    """Nothing else changes afterwards, and a process that is killed later must not bring the canary back."""
+    first = Instance(place, Trials(plan=PLAN), clock)
+    place.rename(place.with_name("aside"))
+    place.write_text("a file where the directory should be")
+    first.follow(Trials(plan=replace(PLAN, outcome="abort")))
+    assert first.keeper.status()["problem"]
+    place.unlink()
+    place.with_name("aside").rename(place)
+    clock.now += 1.0
+    first.keeper.look()
+    assert first.keeper.status()["problem"] == ""
+    first.kill()
+    assert Instance(place, Trials(plan=PLAN), clock).rollout()["phase"] == "rolled_back"
+
+
+def test_a_place_that_comes_back_takes_no_rollback_back(place: Path, clock: Clock) -> None:
+    """The file of before knows less than the gate that has rolled back meanwhile."""
+    Instance(place, Trials(plan=PLAN), clock).keeper.close()
+    place.rename(place.with_name("aside"))
+    place.write_text("a file where the directory should be")
+    second = Instance(place, Trials(plan=PLAN), clock)
+    for step in range(20):
+        second.serve(20, FAILURE, step=step)
+        clock.now += 1.0
+        second.keeper.look()
+    assert second.rollout()["phase"] == "rolled_back"
+    place.unlink()
+    place.with_name("aside").rename(place)
+    clock.now += 1.0
+    second.keeper.look()
+    assert (second.rollout()["phase"], second.keeper.status()["problem"]) == ("rolled_back", "")
+    second.kill()
+    assert Instance(place, Trials(plan=PLAN), clock).rollout()["phase"] == "rolled_back"
