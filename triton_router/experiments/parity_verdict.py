@@ -109,7 +109,8 @@ class ParityVerdict:
                     runs.append([0, 0])
                 runs[at][0] += diverged
                 runs[at][1] += compared
-        self._judge(runs, self.agreeing + sum(one.agreeing for one in same))
+        # What agreed where it is not quarantined was before the divergences, or elsewhere: it excuses nothing.
+        self._judge(runs, self.agreeing + sum(one.agreeing for one in same if one.is_quarantined))
 
     def report(self) -> dict[str, object]:
         """Return how it stands, as plain data."""
@@ -132,6 +133,7 @@ class ParityVerdict:
             "identity": self._identity,
             "returns": self._returns,
             "agreeing": self.agreeing,
+            "quarantined": int(self.is_quarantined),
             "runs": [list(run) for run in self._runs],
         }
 
@@ -140,7 +142,6 @@ class ParityVerdict:
         return {
             **self.evidence(),
             "forgotten": self._forgotten,
-            "quarantined": int(self.is_quarantined),
             "compared": self.compared,
             "diverged": self.diverged,
         }
@@ -156,14 +157,14 @@ class ParityVerdict:
         values = State(state, "a parity verdict")
         heard = _Heard(values)
         compared, diverged = values.count("compared"), values.count("diverged")
-        forgotten, quarantined = values.count("forgotten"), values.count("quarantined")
+        forgotten = values.count("forgotten")
         if diverged > compared:
             raise ValueError("a parity verdict has more that diverged than was compared")
         if heard.identity != identity:
             return verdict
         verdict._returns, verdict._runs, verdict.agreeing = heard.returns, heard.runs, heard.agreeing
         verdict._forgotten, verdict.compared, verdict.diverged = forgotten, compared, diverged
-        verdict.is_quarantined = quarantined > 0
+        verdict.is_quarantined = heard.is_quarantined
         verdict._judge(verdict._runs, verdict.agreeing)
         return verdict
 
@@ -199,12 +200,13 @@ class ParityVerdict:
 class _Heard:
     """Evidence of a verdict, checked: raises ValueError."""
 
-    __slots__ = ("agreeing", "identity", "returns", "runs")
+    __slots__ = ("agreeing", "identity", "is_quarantined", "returns", "runs")
 
     def __init__(self, values: State) -> None:
         self.identity = values.text("identity")
         self.returns = values.count("returns")
         self.agreeing = values.count("agreeing")
+        self.is_quarantined = values.count("quarantined") > 0
         self.runs = [_run(value) for value in values.rows("runs")[-_MOST_RUNS:]]
 
 

@@ -128,3 +128,14 @@ def test_memory_is_bounded() -> None:
     assert isinstance(runs, list)
     assert len(runs) == 100
     assert verdict.compared == 40_000
+
+
+def test_who_never_diverged_elsewhere_excuses_nobody_here() -> None:
+    """What another instance saw agree before the fault, one that has ended included, ends no quarantine."""
+    ended = told(0.0, 400)
+    verdict = told(1.0, 20)
+    verdict.hear([ended.state()])
+    assert verdict.is_quarantined
+    told(0.0, 298, verdict=verdict)
+    verdict.hear([ended.state()])
+    assert verdict.is_quarantined
