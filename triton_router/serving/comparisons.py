@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from triton_router.config.parity_of import Comparing, Pair
 from triton_router.parity.answer import Answer, compared, kept
+from triton_router.parity.difference import Difference
 from triton_router.parity.sampling import Sampling
 from triton_router.routing.types import Outcome, Verdict
 from triton_router.serving.copied_request import CopiedRequest, copied
@@ -235,8 +236,12 @@ class Comparisons:
             if decision is None:
                 return
             lane.begin(decision)
-            response = self._answer(decision, copy)
-            if response is None:
+            verdict, response = self._answer(decision, copy)
+            if verdict is Verdict.CLIENT_ERROR and live is not None and pair.judged != served.target.name:
+                # Its clients would be told that they are at fault, which no count of its failures shows.
+                refusal = f"refuses what {pair.by!r} answers"
+                self._judge.note(pair, Difference(problem=refusal), refusal, copy.inputs)
+            elif response is None:
                 self._judge.note_failed(pair)
             elif live is not None:
                 self._compare(pair, copy, live, response, is_live_judged=pair.judged == served.target.name)
@@ -245,8 +250,8 @@ class Comparisons:
         finally:
             lane.end(decision, (self._clock() - begun_at) * 1e3)
 
-    def _answer(self, decision: RoutingDecision, copy: CopiedRequest) -> Response | None:
-        """Return the target's answer to a copy, of which the engine has learned; None if there is none."""
+    def _answer(self, decision: RoutingDecision, copy: CopiedRequest) -> tuple[Verdict, Response | None]:
+        """Return how a copy ended, of which the engine has learned, and the target's answer; None if there is none."""
         begun_at = self._clock()
         verdict, response = Verdict.CANCELLED, None
         try:
@@ -256,7 +261,7 @@ class Comparisons:
         finally:
             ended_at = self._clock()
             self._finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)
-        return response if verdict is Verdict.SUCCESS else None
+        return verdict, response if verdict is Verdict.SUCCESS else None
 
     def _compare(
         self, pair: Pair, copy: CopiedRequest, live: _Live, response: Response, *, is_live_judged: bool

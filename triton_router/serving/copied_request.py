@@ -48,9 +48,14 @@ def copied(request: Request) -> CopiedRequest | None:
     if not all(tensor.is_cpu() for tensor in inputs):
         return None
     arrays = {tensor.name(): tensor.as_numpy() for tensor in inputs}
-    if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
-        return None
     if any(array.dtype == object and array.size > MAX_STRINGS for array in arrays.values()):
+        return None
+    if sum(map(_bytes, arrays.values())) > MAX_BYTES:
         return None
     own = {name: array.copy() for name, array in arrays.items()}
     return CopiedRequest(own, tuple(request.requested_output_names()), request.parameters())
+
+
+def _bytes(array: NDArray[Any]) -> int:
+    """Return what an array holds; one of strings holds but pointers itself."""
+    return array.nbytes if array.dtype != object else sum(len(text) for text in array.reshape(-1))

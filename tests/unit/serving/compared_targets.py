@@ -66,6 +66,7 @@ class Rig:
     Attributes:
         wrong: Targets that answer something else.
         failing: Targets that answer with an error.
+        refusing: Targets that say the request is at fault.
         calls: How often each target was asked.
         preferred: The target that serves.
         gate: Targets wait for it before they answer.
@@ -75,6 +76,7 @@ class Rig:
         self.judge = Noting()
         self.wrong: set[str] = set()
         self.failing: set[str] = set()
+        self.refusing: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.gate = threading.Event()
         self.gate.set()
@@ -100,6 +102,8 @@ class Rig:
             assert self.gate.wait(20)
         if name in self.failing:
             return InferenceResponse([], TritonError("boom"))
+        if name in self.refusing:
+            return InferenceResponse([], TritonError("no", TritonError.INVALID_ARG))
         tensor = arguments["inputs"][0]
         values = np.ones((1, 4), np.float32) if tensor.array is None else tensor.as_numpy()
         return answer(values * (-1 if name in self.wrong else 2))

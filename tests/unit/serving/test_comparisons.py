@@ -79,6 +79,21 @@ def test_a_copy_that_fails_is_no_divergence_but_a_failure(rig: Rig) -> None:
     assert variant.error_rate > 0
 
 
+@pytest.mark.parametrize("server", ["fp32", "int8"])
+def test_who_refuses_what_the_reference_answers_diverges(rig: Rig, server: str) -> None:
+    """A refusal is no failure of the target's, so that nobody else would notice; what both refuse says nothing."""
+    rig.only(server)
+    rig.refusing.add("int8")
+    rig.serve(20)
+    assert {problem for _, problem in rig.judge.notes} == (
+        {"refuses what 'fp32' answers"} if server == "fp32" else set()
+    )
+    rig.judge.notes.clear()
+    rig.refusing.add("fp32")
+    rig.serve(20)
+    assert not rig.judge.notes
+
+
 @pytest.mark.parametrize("inline", [True, False])
 def test_what_the_client_was_not_answered_is_not_compared(inline: bool) -> None:
     """Where nobody answers nothing is said of anybody's answers, and no later sample is held up by it."""
@@ -100,8 +115,9 @@ def test_what_the_client_was_not_answered_is_not_compared(inline: bool) -> None:
         FakeTensor("X", (1, 16)),  # BF16: has no array
         FakeTensor("X", (1, 16), np.zeros((1, 16), np.float32), on_cpu=False),
         FakeTensor.of("X", np.zeros((1, MAX_BYTES), np.int16)),
+        FakeTensor.of("X", np.array([[3, b"x" * MAX_BYTES, "y"]], object)),
     ],
-    ids=["bf16", "gpu", "large"],
+    ids=["bf16", "gpu", "large", "few large strings"],
 )
 def test_what_cannot_be_copied_is_served_all_the_same(tensor: FakeTensor) -> None:
     """It is counted, nothing is compared, and requests that can be copied are compared again."""
