@@ -6,7 +6,10 @@ answers are cut in the same way: equal ones stay equal.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from triton_router.parity.difference import Difference, difference
 
@@ -44,8 +47,11 @@ def meant(inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> dict[str
     mask = inputs.get(_MASK)
     if mask is None or not mask.ndim or not mask.any():
         return dict(outputs)
-    there = mask != 0
-    return {name: value[there] if value.shape[: mask.ndim] == mask.shape else value for name, value in outputs.items()}
+    there = np.flatnonzero(mask)
+    return {
+        name: _picked(value, there, mask.ndim) if value.shape[: mask.ndim] == mask.shape else value
+        for name, value in outputs.items()
+    }
 
 
 def kept(inputs: Mapping[str, Array], outputs: Mapping[str, Array], tolerance: Tolerance) -> Answer:
@@ -74,6 +80,13 @@ def compared(actual: Answer, expected: Answer, tolerance: Tolerance) -> Differen
                 problem=f"output {name!r} is {mine[0]}{list(mine[1])}, the reference's is {theirs[0]}{list(theirs[1])}"
             )
     return difference(actual.outputs, expected.outputs, argmax=tolerance.argmax)
+
+
+def _picked(value: Array, there: Array, leading: int) -> Array:
+    """Return what stands at these positions of the leading dimensions; of too many, some that are evenly spread."""
+    rest = value.shape[leading:]
+    most = max(1, MAX_ELEMENTS // max(1, prod(rest)))
+    return value.reshape(prod(value.shape[:leading]), *rest)[there[:: -(-there.size // most)]]
 
 
 def _spread(value: Array) -> Array:

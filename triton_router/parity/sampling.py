@@ -7,7 +7,7 @@ requests since the one before it, of which it is one at random.
 
 from __future__ import annotations
 
-from math import floor, inf, log
+from math import floor, inf, log, log1p
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,4 +83,5 @@ class Sampling:
             return inf
         if self._share >= 1.0:
             return 1
-        return 1 + floor(log(1.0 - self._rng()) / log(1.0 - self._share))
+        draws = log(1.0 - self._rng()) / log1p(-self._share)
+        return 1 + floor(draws) if draws < inf else inf

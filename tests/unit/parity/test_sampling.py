@@ -68,3 +68,9 @@ def test_what_is_urgent_is_sampled_by_the_clock() -> None:
     assert 80 <= count <= 125
     sampling.hurry(inf, 100.0)
     assert sampled(sampling, 1000, rate=100.0) == 0
+
+
+@pytest.mark.parametrize("share", [1e-17, 5e-324])
+def test_a_share_that_is_next_to_nothing_samples_nothing(share: float) -> None:
+    """It is a number that a file may hold, and is not to stop a model from being loaded."""
+    assert Sampling(random.Random(3).random, share).left > 1e15

@@ -307,6 +307,15 @@ def test_inputs_are_kept_where_that_is_wanted_alone(tmp_path: Path) -> None:
         assert list(kept["T:shape"]) == [1]
 
 
+def test_inputs_are_kept_whatever_they_are_called(tmp_path: Path) -> None:
+    """Also by the names that numpy's own functions have for other things; the guard goes on."""
+    rig = Rig(inputs=KeptInputs(tmp_path / "state", "m", "host"), keep_inputs=True)
+    rig.guard.note(INT8, Difference(), "wrong", {"file": INPUTS["X"], "compress_type": INPUTS["X"]})
+    (file,) = (tmp_path / "state").iterdir()
+    with np.load(file, allow_pickle=False) as kept:
+        assert set(kept) == {"file", "compress_type"}
+
+
 def test_inputs_that_cannot_be_kept_are_told(tmp_path: Path) -> None:
     """A full disk, or no state directory, costs the file and nothing else."""
     (tmp_path / "state").write_text("")
