@@ -131,6 +131,8 @@ def share_interval(hits: int, trials: int, false_alarms: float) -> tuple[float, 
     limit = evidence + log(false_alarms)
 
     def is_kept(p: float) -> bool:
+        if misses and p >= 1.0:  # as far as a float can tell
+            return False
         return (hits * log(p) if hits else 0.0) + (misses * log1p(-p) if misses else 0.0) > limit
 
     best = hits / trials if trials else 0.5

@@ -188,3 +188,9 @@ def test_failures_of_either_arm_are_found() -> None:
     assert odds_two_sided([(0.5, 30, 5)]) > 5.0
     assert odds_two_sided([(0.5, 20, 20)]) < 0.0
     assert odds_two_sided([]) == 0.0
+
+
+def test_a_share_of_nearly_all_has_bounds_too() -> None:
+    """Ten million failures and one answer: the bound is as near to 1 as a float can tell."""
+    low, high = share_interval(10_000_000, 10_000_001, 0.005)
+    assert 0.999 < low < high <= 1.0
