@@ -9,7 +9,7 @@ from triton_router.experiments.strata import Strata
 from triton_router.profiling.validation import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from triton_router.experiments.rollout_plan import RolloutPlan
 
@@ -55,17 +55,20 @@ class RolloutEvidence:
         return self.phase in ENDED
 
 
+def read_peers(plan: RolloutPlan, peers: Sequence[object]) -> list[RolloutEvidence | None]:
+    """Return the evidence of other instances, None for what is none: reading takes up to a millisecond for each."""
+    return [_read(plan, peer) for peer in peers[:_MOST_PEERS]]
+
+
 def sound_peers(plan: RolloutPlan, peers: Sequence[object]) -> list[RolloutEvidence]:
-    """Return the evidence of other instances that is about this rollout; whatever else they sent is left out."""
-    return list(_sound(plan, peers[:_MOST_PEERS]))
+    """Return the evidence of other instances, read or not, that is about this rollout; whatever else is left out."""
+    read = (peer if isinstance(peer, RolloutEvidence) else _read(plan, peer) for peer in peers[:_MOST_PEERS])
+    return [evidence for evidence in read if evidence is not None and evidence.is_same_canary]
 
 
-def _sound(plan: RolloutPlan, peers: Sequence[object]) -> Iterable[RolloutEvidence]:
-    for peer in peers:
-        try:
-            evidence = RolloutEvidence(plan, peer)
-        except ValueError:
-            # The caller reports how many were left out: an instance that follows an older file is nothing unusual.
-            continue
-        if evidence.is_same_canary:
-            yield evidence
+def _read(plan: RolloutPlan, peer: object) -> RolloutEvidence | None:
+    try:
+        return RolloutEvidence(plan, peer)
+    except ValueError:
+        # The caller reports how many were left out: an instance that follows an older file is nothing unusual.
+        return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.experiments.ab_results import Experiment
 from triton_router.experiments.rollout import Rollout
+from triton_router.experiments.rollout_evidence import read_peers
 from triton_router.experiments.rollout_plan import ENDED, PROMOTED, ROLLED_BACK
 from triton_router.experiments.split import Arm as Side
 from triton_router.experiments.split import Assignment
@@ -182,10 +183,16 @@ class SplittingEngine(RoutingEngine):
         Returns:
             What has changed.
         """
+        rollout = self._rollout
+        plan = rollout.plan if rollout is not None else None
+        # Before the lock is taken: meanwhile no request can be decided.
+        read = read_peers(plan, peers) if plan is not None else ()
         with self._lock:
             if self._experiment is not None:
                 self._experiment.tick(now)
-            changes = self._rollout.step(now, peers) if self._rollout is not None else []
+            rollout = self._rollout
+            is_same = rollout is not None and rollout.plan is plan
+            changes = rollout.step(now, read if is_same else peers) if rollout is not None else []
             if self._roles != self._roles_now():
                 self._apply(self._policy, self._rules)
             elif changes:
