@@ -48,14 +48,14 @@ def test_a_rollout_never_gives_a_share_that_nobody_asked_for(plan: RolloutPlan, 
     A rollback lasts until somebody promotes; every change is told with the share that it led to; states are JSON.
     """
     rollout, now = Rollout(plan), 0.0
-    asked = {0.0, 1.0, *plan.steps, plan.weight}
+    asked = {0.0, 1.0, *plan.shares, plan.weight}
     changes = rollout.step(now)
     for action, value in [*actions, ("pass", 1.0)]:
         was_rolled_back, told = rollout.phase == "rolled_back", len(changes)
         before = rollout.share
         if action == "follow":
             plan = value
-            asked |= {*plan.steps, plan.weight}
+            asked |= {*plan.shares, plan.weight}
             changes += rollout.follow(plan, now)
         elif action == "pass":
             now += value

@@ -108,7 +108,7 @@ def _head(model: str, report: dict[str, Any]) -> list[str]:
     since = "" if report["for_s"] is None else f", for {lasting(round(report['for_s']))}"
     lines = [
         f"{model}: rollout {report['id']} of {', '.join(report['canary'])}",
-        f"{report['phase']}{steps}: {report['share']:.4%} of the requests{since}".replace(".0000%", "%"),
+        f"{report['phase']}{steps}: {_share(report)} of the requests{since}",
     ]
     if report["waiting_for"]:
         lines.append(f"waits for: {report['waiting_for']}")
@@ -119,6 +119,11 @@ def _head(model: str, report: dict[str, Any]) -> list[str]:
     if report["compared"]:
         lines.append(f"compared with stable: {report['compared']} answers, {report['diverged']} too far off")
     return lines
+
+
+def _share(report: dict[str, Any]) -> str:
+    share = f"{report['share']:.4%}".replace(".0000%", "%")
+    return f"{share} (100% once it has stood this step)" if report["step_share"] == 1.0 else share
 
 
 def _arm(name: str, arm: dict[str, Any]) -> tuple[object, ...]:

@@ -1,16 +1,16 @@
-"""The gate of a rollout: five tests of whether the canary is worse than it may be, at any time and share.
+"""The gate of a rollout: four tests of whether the canary is worse than it may be, at any time and share.
 
 | test | null hypothesis | by |
 |---|---|---|
 | errors | it fails at most ``max_error_factor`` times as often as stable | `odds_since`: exact |
 | errors at full share | the same, against the most that stable's failure rate was at lower shares | `share_since` |
 | latency | it takes at most ``max_latency_increase`` longer for the same work | `mean_since`: asymptotic |
-| latency at full share | the same, against stable's latency at lower shares | `mean_since` |
 | mismatches | at most ``max_mismatch`` of its answers differ from stable's | `share_since`: exact |
 
-``false_alarms`` is split evenly over the five (four where answers are not compared): a test alarms where its e-value
-reaches 5 / false_alarms. At full share stable gets no requests any more. Then only its past can be compared with, and
-what changed with time counts against the canary: where stable was never seen, there is nothing to judge by.
+``false_alarms`` is split evenly over the four (three where answers are not compared): a test alarms where its e-value
+reaches 4 / false_alarms. Steps never come to the full share before they are over (see `HOLD_BACK`): both arms are seen
+at the same time. Only where somebody sets a share of 100% by hand does stable get nothing. Then failures are compared
+with its past, and latencies not at all: what else a machine does makes everybody slower or faster with time.
 
 What the tests take for granted: that requests are assigned one by one. A caller whose requests stay together is one
 throw of the dice, so a few large callers make false alarms more frequent; see `Stratum.exposure`.
@@ -23,7 +23,7 @@ from math import exp, inf, log, log1p
 from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.experiments import means, sequential
-from triton_router.experiments.means import LEAST_MEASURED, Moments
+from triton_router.experiments.means import LEAST_MEASURED
 from triton_router.experiments.sequential import e_value, over_starts, share_interval
 from triton_router.experiments.tally import total
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from triton_router.experiments.strata import Strata, Stratum
     from triton_router.experiments.tally import Tally
 
-GATE_TESTS = ("errors", "errors_at_full", "latency", "latency_at_full", "mismatches")
+GATE_TESTS = ("errors", "errors_at_full", "latency", "mismatches")
 
 _NOT_FULL = "stable gets requests: judged by what it answers at the same time"
 
@@ -97,7 +97,7 @@ class Finding(NamedTuple):
 def judge(strata: Strata, gate: Gate) -> list[Finding]:
     """Return what each test makes of the evidence."""
     judging = _Judging(strata, gate)
-    findings = [judging.errors(), judging.errors_at_full(), judging.latency(), judging.latency_at_full()]
+    findings = [judging.errors(), judging.errors_at_full(), judging.latency()]
     return findings if gate.max_mismatch >= 1.0 else [*findings, judging.mismatches()]
 
 
@@ -107,11 +107,11 @@ class _Judging:
         self._gate = gate
         self._forgotten = strata.forgotten
         self._rows = rows
-        self._clumping, self._clumping_at_full = strata.clumping, strata.clumping_at_full
+        self._clumping = strata.clumping
         self._split = [row for row in rows if row.share < 1.0]
         self._full = [row for row in rows if row.share >= 1.0]
         self._stable = total(row.stable for row in rows)
-        self._bound = (4.0 if gate.max_mismatch >= 1.0 else 5.0) / gate.false_alarms
+        self._bound = (3.0 if gate.max_mismatch >= 1.0 else 4.0) / gate.false_alarms
 
     def errors(self) -> Finding:
         rows = [(row.exposure, row.canary.failures, row.stable.failures) for row in self._split]
@@ -135,30 +135,6 @@ class _Judging:
         clumping = self._clumping.ratio(*means.variances(rows))
         since = means.mean_since(rows, log1p(self._gate.max_latency_increase), clumping)
         return self._finding("latency", since, _latency_text(self._split) + _clumps(clumping))
-
-    def latency_at_full(self) -> Finding:
-        if not self._full:
-            return self._finding("latency_at_full", (), _NOT_FULL)
-        # One stratum: all of stable's past against the canary since each of its own.
-        stable = self._stable.ratio_moments
-        allowed = log1p(self._gate.max_latency_increase)
-        since: list[float] = []
-        canary = Moments()
-        own, past = means.variances([(row.canary.ratio_moments, stable) for row in self._full])
-        clumping = max(self._clumping_at_full.ratio(own, past), self._clumping_of_past())
-        for row in reversed(self._full):
-            canary = canary.plus(row.canary.ratio_moments)
-            since.append(means.mean_since([(canary, stable)], allowed, clumping)[0])
-        since.reverse()
-        text = _means_text(canary.mean - stable.mean, canary.size, stable.size)
-        return self._finding("latency_at_full", since, text + _clumps(clumping))
-
-    def _clumping_of_past(self) -> float:
-        # Steps that begin at full share have no past: then there is nothing to compare with either.
-        ratio = self._clumping.ratio(
-            *means.variances([(row.canary.ratio_moments, row.stable.ratio_moments) for row in self._split])
-        )
-        return 1.0 if ratio == inf else ratio
 
     def mismatches(self) -> Finding:
         since = sequential.share_since([(row.diverged, row.compared) for row in self._rows], self._gate.max_mismatch)

@@ -38,7 +38,7 @@ class Rollout:
     """One rollout on one instance. The caller holds a lock, and calls `step` at once.
 
     Attributes:
-        share: What the canary gets now, 0 to 1.
+        share: What the canary gets now, 0 to 1; a step of 100% is `HOLD_BACK` less until it has been stood.
         phase: ``running``, ``paused``, ``promoted`` or ``rolled_back``.
         canary: Witness of those of the canary's requests that are decided now; later it is another one.
         stable: Likewise of the others.
@@ -61,7 +61,7 @@ class Rollout:
         self._alarmed: set[str] = set()
         self._ignored_peers = 0
         self._why = ""
-        self._take_share(plan.steps[0] if plan.weight is None else plan.weight)
+        self._take_share(plan.shares[0] if plan.weight is None else plan.weight)
 
     @property
     def plan(self) -> RolloutPlan:
@@ -121,12 +121,13 @@ class Rollout:
             "phase": self.phase,
             "share": self.share,
             "step": plan.step_at(self.share) + 1 if is_stepping else None,
+            "step_share": plan.steps[plan.step_at(self.share)] if is_stepping else None,
             "steps": list(plan.steps),
             "by_hand": self._is_by_hand,
             "since": self._since or None,
             "for_s": max(0.0, round(now - self._since, 1)) if self._since else None,
             "held_s": round(self._held_s, 1),
-            "answers_in_step": self._seen.answers_at(self.share),
+            "answers_in_step": self._seen.answers_at(self.share)[0],
             "waiting_for": self._waiting_for(),
             "reason": self._why,
             "alarms": sorted(self._alarmed),
@@ -245,7 +246,7 @@ class Rollout:
     def _take_planned_share(self, now: float, by: str) -> list[Transition]:
         plan, was_by_hand = self._plan, self._is_by_hand
         self._is_by_hand = plan.weight is not None
-        share = plan.steps[plan.step_at(self.share)] if plan.weight is None else plan.weight
+        share = plan.shares[plan.step_at(self.share)] if plan.weight is None else plan.weight
         if share == self.share and was_by_hand == self._is_by_hand:
             return []
         return [self._change(now, by, "set", share, "share set by hand" if self._is_by_hand else "back to the steps")]
@@ -261,7 +262,7 @@ class Rollout:
             self.phase = PROMOTED
             return [self._change(now, _GATE, "promote", 1.0, "another instance has promoted it")]
         stepping = (peer.share for peer in peers if peer.phase == RUNNING and not peer.is_by_hand)
-        furthest = max((share for share in stepping if share in self._plan.steps), default=0.0)
+        furthest = max((share for share in stepping if share in self._plan.shares), default=0.0)
         if furthest <= self.share:
             return []
         return [self._change(now, _GATE, "step", furthest, f"another instance has reached {furthest:.4g}")]
@@ -282,10 +283,10 @@ class Rollout:
     def _go_on(self, now: float) -> list[Transition]:
         plan = self._plan
         at = plan.step_at(self.share)
-        seen = self._seen.answers_at(self.share)
+        seen, _ = self._seen.answers_at(self.share)
         reason = f"{seen:,} answers of the canary in {self._held_s:,.0f} s at {self.share:.4g}, and no alarm"
         if at + 1 < len(plan.steps):
-            return [self._change(now, _GATE, "step", plan.steps[at + 1], reason)]
+            return [self._change(now, _GATE, "step", plan.shares[at + 1], reason)]
         self.phase = PROMOTED
         return [self._change(now, _GATE, "promote", 1.0, reason)]
 

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from triton_router.experiments.strata import Strata
 
 RUNNING, PAUSED, PROMOTED, ROLLED_BACK = "running", "paused", "promoted", "rolled_back"
+HOLD_BACK = 0.02
+"""Share of the callers that stay with stable while a step of 100% is judged, the last ones to come to the canary.
+
+Only what both arms do at the same time tells a slower canary from a busier machine. With fewer callers the step would
+last longer, as it needs as many answers of stable as others need of the canary; with more, less of the load that a
+promotion brings would be tried before it.
+"""
+_PATIENCE = 2.0
+"""Times as many requests as should have brought the answers of stable that a step needs."""
 PHASES = frozenset({RUNNING, PAUSED, PROMOTED, ROLLED_BACK})
 ENDED = frozenset({PROMOTED, ROLLED_BACK})
 
@@ -23,7 +32,7 @@ class RolloutPlan:
     Attributes:
         id: Names it: another id begins anew.
         canary: Names of the targets that are new.
-        steps: Shares (0 to 1) that they get, rising.
+        steps: Shares (0 to 1) that they are to get, rising; while a step is judged they get those in `shares`.
         hold_s: Seconds for which each step lasts at least.
         weight: A share by hand, held for ever, in place of the steps.
         is_paused: Whether the share stays what it is.
@@ -42,18 +51,30 @@ class RolloutPlan:
     by: str = ""
     gate: Gate = field(default_factory=Gate)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """What the canary gets while each step is judged: of 100% less by `HOLD_BACK`, but more than before."""
+        *before, last = self.steps
+        if last < 1.0:
+            return self.steps
+        rest = 1.0 - before[-1] if before else 1.0
+        return (*before, 1.0 - min(HOLD_BACK, 0.5 * rest))
+
     def step_at(self, share: float) -> int:
         """Return the number of the step that a share has reached, from 0: the last one that is not above it."""
-        return max(0, sum(step <= share for step in self.steps) - 1)
+        return max(0, sum(step <= share for step in self.shares) - 1)
 
     def waiting_for(self, strata: Strata, held_s: float, share: float) -> str:
         """Return in words what a step that began ``held_s`` seconds ago still needs, or ""."""
         needs: list[str] = []
         if held_s < self.hold_s:
             needs.append(f"{self.hold_s - held_s:,.0f} s more")
-        missing = self.gate.min_requests - strata.answers_at(share)
-        if missing > 0 and share > 0.0:
-            needs.append(f"{missing:,} more answers of the canary")
+        least, (canary, stable) = self.gate.min_requests, strata.answers_at(share)
+        if canary < least and share > 0.0:
+            needs.append(f"{least - canary:,} more answers of the canary")
+        # Few callers with many requests may all be the canary's: then it is not waited for stable for ever.
+        elif stable < least and canary * (1.0 - share) < _PATIENCE * least * share and share < 1.0:
+            needs.append(f"{least - stable:,} more answers of stable")
         return " and ".join(needs)
 
 

@@ -96,17 +96,15 @@ class Strata:
     Attributes:
         forgotten: Strata that were dropped, being the oldest of too many.
         clumping: How much more than independent ones the latencies of both arms vary; `look` feeds it.
-        clumping_at_full: Likewise of the canary's alone, while stable gets nothing.
     """
 
-    __slots__ = ("_by_key", "_labels", "_looked", "clumping", "clumping_at_full", "forgotten")
+    __slots__ = ("_by_key", "_labels", "_looked", "clumping", "forgotten")
 
     def __init__(self, id_: str = "", arms: tuple[str, str] = ("canary", "stable")) -> None:
         self._labels = f"{id_}/{arms[0]}", f"{id_}/{arms[1]}"
         self._by_key: dict[tuple[int, float], Stratum] = {}
         self.forgotten = 0
         self.clumping = Clumping()
-        self.clumping_at_full = Clumping(is_alone=True)
         self._looked: tuple[Stratum, tuple[int, float], tuple[int, float]] | None = None
 
     def look(self, stratum: Stratum) -> None:
@@ -114,9 +112,12 @@ class Strata:
         canary = stratum.canary.measured, stratum.canary.ratios
         stable = stratum.stable.measured, stratum.stable.ratios
         looked, self._looked = self._looked, (stratum, canary, stable)
-        if looked is not None and looked[0] is stratum:
-            clumping = self.clumping if stratum.share < 1.0 else self.clumping_at_full
-            clumping.note(_since(looked[1], canary), _since(looked[2], stable))
+        if looked is None:
+            return
+        if looked[0].share != stratum.share:
+            self.clumping.settle()
+        elif looked[0] is stratum:
+            self.clumping.note(_since(looked[1], canary), _since(looked[2], stable))
 
     def at(self, share: float, epoch: int) -> Stratum:
         """Return the stratum of a share and time, a new one if need be."""
@@ -141,9 +142,10 @@ class Strata:
         """Return the sum of stable's."""
         return total(stratum.stable for stratum in self._by_key.values())
 
-    def answers_at(self, share: float) -> int:
-        """Return how many answers the canary gave while it had a share."""
-        return sum(one.canary.answers for one in self._by_key.values() if one.share == share)
+    def answers_at(self, share: float) -> tuple[int, int]:
+        """Return how many answers the canary and stable gave while the canary had a share."""
+        there = [one for one in self._by_key.values() if one.share == share]
+        return sum(one.canary.answers for one in there), sum(one.stable.answers for one in there)
 
     def plus(self, others: Sequence[Strata]) -> Strata:
         """Return the sum of this and others, in the order of time; itself where there are no others."""
@@ -157,7 +159,6 @@ class Strata:
             key = stratum.epoch, stratum.share
             keyed.setdefault(key, Stratum(stratum.share, stratum.epoch, self._labels)).add(stratum)
         result.clumping = self.clumping.plus(other.clumping for other in others)
-        result.clumping_at_full = self.clumping_at_full.plus(other.clumping_at_full for other in others)
         kept = sorted(_alike(sorted(keyed), 0.0)[-_MOST:] + _alike(sorted(keyed), 1.0)[-_MOST:])
         result._by_key = {key: keyed[key] for key in kept}
         return result
@@ -169,7 +170,6 @@ class Strata:
             "forgotten": self.forgotten,
             "rows": rows,
             "clumping": self.clumping.state(),
-            "clumping_at_full": self.clumping_at_full.state(),
         }
 
     @classmethod
@@ -178,7 +178,6 @@ class Strata:
         strata = cls(id_, arms)
         strata.forgotten = state.count("forgotten")
         strata.clumping = Clumping.from_state(state.rows("clumping"))
-        strata.clumping_at_full = Clumping.from_state(state.rows("clumping_at_full"), is_alone=True)
         rows = state.rows("rows")
         if len(rows) > 2 * _MOST:
             raise ValueError(f"{len(rows)} strata are more than a rollout keeps")

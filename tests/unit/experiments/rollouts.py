@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from triton_router.experiments.tally import Tally
 
 STEPS = (0.01, 0.05, 0.25, 0.5, 1.0)
+SHARES = (0.01, 0.05, 0.25, 0.5, 0.98)
+"""What the canary gets at these steps."""
 
 
 class Behaviour(NamedTuple):

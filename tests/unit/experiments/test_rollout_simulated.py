@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from math import log
+from math import log, log1p
 from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.experiments.rollouts import GOOD, Behaviour, Traffic, gate, plan
+from tests.unit.experiments.rollouts import GOOD, SHARES, Behaviour, Traffic, gate, plan
 from triton_router.experiments.rollout import Rollout
 from triton_router.routing.types import Verdict
 
@@ -35,6 +35,29 @@ def test_the_gate_keeps_its_share_of_false_alarms() -> None:
             wrong.update([traffic.changes[-1].reason])
     print(f"A/A: {wrong.total()} of {RUNS} rolled back", dict(wrong))
     assert wrong.total() < 0.05 * RUNS
+
+
+@pytest.mark.parametrize(
+    ("slower", "thirds"), [(0.4, (True, True, False)), (0.4, (False, True, False)), (-0.3, (True, True, True))]
+)
+def test_what_makes_everybody_slower_counts_against_nobody(slower: float, thirds: tuple[bool, ...]) -> None:
+    """A machine that is slower, or faster, for a while of the last step: of 100 good canaries all but a few pass."""
+    runs = 100
+    wrong: Counter[str] = Counter()
+    for seed in range(runs):
+        traffic = Traffic(Rollout(plan(id=f"r{seed}", steps=(0.5, 1.0), hold_s=60.0)), seed, per_second=50)
+        same = Behaviour(failures=0.002)
+        while traffic.rollout.share < SHARES[-1] and traffic.rollout.phase == "running":
+            traffic.second(same, same)
+        for is_loaded in thirds:
+            now = same._replace(slower=log1p(slower) if is_loaded else 0.0)
+            traffic.until_it_ends(now, now, most=20)
+        if traffic.until_it_ends(same, same) == "rolled_back":
+            wrong.update([traffic.changes[-1].reason])
+    print(
+        f"A/A, {slower:+.0%} for {sum(thirds)}/3 of the last step: {wrong.total()} of {runs} rolled back", dict(wrong)
+    )
+    assert wrong.total() < 0.05 * runs
 
 
 @pytest.mark.parametrize(

@@ -157,11 +157,30 @@ def test_clumping_is_unknown_at_first() -> None:
     assert 1.0 <= clumping.ratio(0.01, 0.01) < inf
 
 
+def test_another_share_is_no_clump() -> None:
+    """Arms that differ otherwise at another share do not vary for that; what was known of clumps before stays."""
+    ratios: list[float] = []
+    for settles in (True, False):
+        rng, clumping = random.Random(1), Clumping()
+        for difference in (0.0, 1.0):
+            for _ in range(200):
+                clumping.note((20, sum(rng.gauss(difference, 0.3) for _ in range(20))), (20, rng.gauss(0.0, 1.3)))
+            if settles:
+                before = clumping.ratio(0.09, 0.09)
+                clumping.settle()
+                assert clumping.ratio(0.09, 0.09) == pytest.approx(before)
+        ratios.append(clumping.ratio(0.09, 0.09))
+    assert ratios[0] < 3.0
+    assert ratios[1] > 100.0
+
+
 def test_clumping_comes_back() -> None:
     """Through JSON the closed batches are the same; what no batches have is refused."""
     clumping = Clumping()
     for number in range(50):
         clumping.note((3, log(2.0 + number % 3)), (5, 0.1))
+        if number == 20:
+            clumping.settle()
     again = Clumping.from_state(json.loads(json.dumps(clumping.state())))
     assert again.ratio(0.1, 0.1) == clumping.ratio(0.1, 0.1)
     hostile = clumping.state()
