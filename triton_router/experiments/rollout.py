@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Gate", "Rollout", "RolloutPlan", "Transition"]
 
 _GATE = "gate"
+_LONGEST_REASON = 500
+_PROMOTED_BY_HAND, _ABORTED_BY_HAND = "promoted by hand", "aborted by hand"
 _LONGEST_GAP_S = 60.0
 """Seconds that count between two looks: a router that was down, or a clock that was set forward, saw nothing."""
 _END_OF_TIME = 1e12
@@ -143,6 +145,7 @@ class Rollout:
             "phase": self.phase,
             "share": self.share,
             "by_hand": int(self._is_by_hand),
+            "reason": self._why,
             "strata": self._strata.state(),
         }
 
@@ -155,7 +158,6 @@ class Rollout:
             "held_s": self._held_s,
             "age_s": self._age_s,
             "alarmed": sorted(self._alarmed),
-            "reason": self._why,
         }
 
     @classmethod
@@ -169,7 +171,7 @@ class Rollout:
         values = evidence.values
         since = values.number("since", -_END_OF_TIME, _END_OF_TIME)
         held_s, age_s = (values.number(key, 0.0, _END_OF_TIME) for key in ("held_s", "age_s"))
-        alarmed, why, begun = values.rows("alarmed"), values.text("reason"), values.count("begun")
+        alarmed, begun = values.rows("alarmed"), values.count("begun")
         rollout = cls(plan)
         if not evidence.is_same_canary and not evidence.has_ended:
             return rollout
@@ -177,7 +179,7 @@ class Rollout:
         rollout._findings = judge(evidence.strata, plan.gate)
         rollout._alarmed = {name for name in GATE_TESTS if name in alarmed}
         rollout.phase, rollout._is_by_hand, rollout._has_begun = evidence.phase, evidence.is_by_hand, begun > 0
-        rollout._since, rollout._held_s, rollout._age_s, rollout._why = since, held_s, age_s, why
+        rollout._since, rollout._held_s, rollout._age_s, rollout._why = since, held_s, age_s, evidence.why
         rollout._take_share(evidence.share)
         return rollout
 
@@ -220,7 +222,9 @@ class Rollout:
         ending = self._end_by_hand(now, by)
         if ending is not None:
             return [*changes, ending]
-        if self.phase == PROMOTED and before is not None and plan.weight not in (None, before.weight):
+        # What was written while nobody looked counts as well; what was there before the promotion does not.
+        is_set = plan.weight is not None and (before is None or before.weight != plan.weight)
+        if self.phase == PROMOTED and is_set and not plan.outcome:
             self.phase = RUNNING
         if self.phase in ENDED:
             return changes
@@ -235,12 +239,13 @@ class Rollout:
 
     def _end_by_hand(self, now: float, by: str) -> Transition | None:
         outcome = self._plan.outcome
-        if outcome == "promote" and self.phase != PROMOTED:
+        # Told as well where the gate, or another instance, was there first: the audit log knows who wanted what.
+        if outcome == "promote" and (self.phase, self._why) != (PROMOTED, _PROMOTED_BY_HAND):
             self.phase = PROMOTED
-            return self._change(now, by, "promote", 1.0, "promoted by hand")
-        if outcome == "abort" and self.phase != ROLLED_BACK:
+            return self._change(now, by, "promote", 1.0, _PROMOTED_BY_HAND)
+        if outcome == "abort" and (self.phase, self._why) != (ROLLED_BACK, _ABORTED_BY_HAND):
             self.phase = ROLLED_BACK
-            return self._change(now, by, "abort", 0.0, "aborted by hand")
+            return self._change(now, by, "abort", 0.0, _ABORTED_BY_HAND)
         return None
 
     def _take_planned_share(self, now: float, by: str) -> list[Transition]:
@@ -253,15 +258,24 @@ class Rollout:
 
     def _follow_peers(self, peers: Sequence[RolloutEvidence], now: float) -> list[Transition]:
         """Come to where another instance is already: it judged the same evidence."""
-        if any(peer.phase == ROLLED_BACK for peer in peers) and self._plan.gate.rollback:
+        rolled_back = next((peer for peer in peers if peer.phase == ROLLED_BACK), None)
+        if rolled_back is not None and self._plan.gate.rollback:
             self.phase = ROLLED_BACK
-            return [self._change(now, _GATE, "rollback", 0.0, "another instance has rolled it back")]
-        if self.phase == PAUSED or self._is_by_hand:
+            reason = _as_told("another instance has rolled it back", rolled_back)
+            return [self._change(now, _GATE, "rollback", 0.0, reason)]
+        if self._is_by_hand:
             return []
-        if any(peer.phase == PROMOTED for peer in peers) and self._plan.steps[-1] >= 1.0:
+        if self.phase == PAUSED:
+            return self._catch_up(peers, now)
+        promoted = next((peer for peer in peers if peer.phase == PROMOTED), None)
+        if promoted is not None and self._plan.steps[-1] >= 1.0:
             self.phase = PROMOTED
-            return [self._change(now, _GATE, "promote", 1.0, "another instance has promoted it")]
-        stepping = (peer.share for peer in peers if peer.phase == RUNNING and not peer.is_by_hand)
+            return [self._change(now, _GATE, "promote", 1.0, _as_told("another instance has promoted it", promoted))]
+        return self._catch_up(peers, now)
+
+    def _catch_up(self, peers: Sequence[RolloutEvidence], now: float) -> list[Transition]:
+        """Take the step that others in the same phase have reached: an instance may have begun in mid-rollout."""
+        stepping = (peer.share for peer in peers if peer.phase == self.phase and not peer.is_by_hand)
         furthest = max((share for share in stepping if share in self._plan.shares), default=0.0)
         if furthest <= self.share:
             return []
@@ -305,6 +319,12 @@ class Rollout:
         if not missing and self.share >= plan.steps[-1] and self.share < 1.0:
             return "a promotion by hand: the steps end below 100 percent"
         return missing
+
+
+def _as_told(what: str, peer: RolloutEvidence) -> str:
+    """Return what another instance did with its reason, in a line: anything may stand in a file."""
+    why = " ".join(peer.why.split())[:_LONGEST_REASON].removeprefix(f"{what}: ")
+    return f"{what}: {why}" if why else what
 
 
 def _names(plan: RolloutPlan) -> str:

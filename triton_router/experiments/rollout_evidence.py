@@ -27,6 +27,7 @@ class RolloutEvidence:
         phase: That instance's.
         share: Likewise.
         is_by_hand: Whether somebody has set that share.
+        why: Why it has that share.
         is_same_canary: Whether it is of the targets that are the canary now.
         strata: What it saw.
 
@@ -34,7 +35,7 @@ class RolloutEvidence:
         ValueError: It is another rollout's, or none at all.
     """
 
-    __slots__ = ("is_by_hand", "is_same_canary", "phase", "share", "strata", "values")
+    __slots__ = ("is_by_hand", "is_same_canary", "phase", "share", "strata", "values", "why")
 
     def __init__(self, plan: RolloutPlan, value: object) -> None:
         values = State(value, "a rollout")
@@ -46,6 +47,7 @@ class RolloutEvidence:
             raise ValueError("a rollout in a phase that there is not")
         self.share = values.number("share", 0.0, 1.0)
         self.is_by_hand = values.count("by_hand") > 0
+        self.why = values.text("reason")
         self.is_same_canary = values.rows("canary") == sorted(plan.canary)
         self.strata = Strata.from_state(values.part("strata"), plan.id)
 

@@ -250,7 +250,8 @@ def test_instances_judge_what_all_of_them_saw() -> None:
     peers = [rollout.evidence() for rollout in rollouts[1:]]
     assert events(rollouts[0].step(2.0, peers)) == ["rollback"]
     (change,) = rollouts[1].step(3.0, [rollouts[0].evidence()])
-    assert (change.event, change.reason) == ("rollback", "another instance has rolled it back")
+    assert change.event == "rollback"
+    assert change.reason.startswith("another instance has rolled it back: canary failed ")
 
 
 def test_instances_go_together() -> None:
@@ -401,3 +402,56 @@ def test_clients_faults_are_not_the_canarys() -> None:
         rollout.canary.note(Verdict.CANCELLED, 5.0, 0.0)
     assert rollout.step(1.0) == []
     assert rollout.report(1.0)["answers_in_step"] == 0
+
+
+@pytest.mark.parametrize(("outcome", "phase"), [("promote", "promoted"), ("abort", "rolled_back")])
+def test_who_decided_is_told_whoever_followed_first(outcome: str, phase: str) -> None:
+    """An instance that hears of a decision before it reads of it tells both, and the latter once, restarts included."""
+    first, second = begun(), begun()
+    decided = plan(gate=gate(), outcome=outcome, by="eve")
+    assert [(change.by, change.event) for change in first.follow(decided, 1.0)] == [("eve", outcome)]
+    (heard,) = second.step(2.0, [first.evidence()])
+    assert (heard.by, heard.after) == ("gate", first.share)
+    assert heard.reason.endswith("ed by hand")
+    assert [(change.by, change.event) for change in second.follow(decided, 3.0)] == [("eve", outcome)]
+    again = Rollout.from_state(decided, second.state())
+    assert again.step(4.0) == []
+    assert again.phase == phase
+
+
+def test_why_another_instance_went_on_is_one_short_line() -> None:
+    """However often it is passed on, and whatever stands in its file."""
+    rollout = begun(outcome="abort")
+    told = [rollout.evidence()]
+    for _ in range(3):
+        other = begun()
+        (change,) = other.step(1.0, told)
+        assert change.reason == "another instance has rolled it back: aborted by hand"
+        told = [other.evidence()]
+    told[0]["reason"] = "a\nb" + 10_000 * "c"
+    (change,) = begun().step(1.0, told)
+    assert "\n" not in change.reason
+    assert len(change.reason) < 1000
+
+
+def test_an_instance_that_joins_a_paused_rollout_comes_to_where_it_is() -> None:
+    """A reload in mid-rollout gives the callers of the canary to nobody else."""
+    rollout = begun()
+    answered(rollout)
+    assert after(rollout, 10) == ["step"]
+    paused = plan(gate=gate(), is_paused=True)
+    rollout.follow(paused, 11.0)
+    joining = Rollout(paused)
+    joining.step(12.0, [rollout.evidence()])
+    assert (joining.share, joining.phase) == (rollout.share, "paused")
+
+
+def test_a_share_that_was_set_while_nobody_served_counts() -> None:
+    """After a promotion by the gate, and unless somebody has promoted by hand, which is what the file says then."""
+    promoted = begun(steps=(1.0,))
+    answered(promoted)
+    assert after(promoted, 10) == ["promote"]
+    for outcome, share in (("", 0.1), ("promote", 1.0)):
+        again = Rollout.from_state(plan(gate=gate(), steps=(1.0,), weight=0.1, outcome=outcome), promoted.state())
+        again.step(20.0)
+        assert again.share == share
