@@ -32,6 +32,7 @@ FAILURE = Outcome(Verdict.TARGET_ERROR, 4.0)
 PLAN = RolloutPlan(
     "v2", frozenset({"new"}), steps=(0.5, 1.0), hold_s=10.0, by="ada", gate=Gate(min_requests=5, max_mismatch=1.0)
 )
+LAST = PLAN.shares[-1]
 SPLIT = Split("policies", policy_named("latency"), policy_named("cost"), 0.5)
 
 
@@ -109,13 +110,13 @@ def test_a_rollout_goes_on_where_a_killed_process_was(place: Path, clock: Clock)
     first.serve(40)
     clock.now += 11.0
     first.keeper.look()
-    assert first.rollout()["share"] == 1.0
+    assert first.rollout()["share"] == LAST
     first.kill()
     second = Instance(place, Trials(plan=PLAN), clock)
-    assert (second.rollout()["share"], second.rollout()["since"]) == (1.0, 1011.0)
+    assert (second.rollout()["share"], second.rollout()["since"]) == (LAST, 1011.0)
     assert second.rollout()["arms"] == first.rollout()["arms"]
     second.keeper.close()
-    assert events(place) == [("begin", "ada", 0.5), ("step", "gate", 1.0)]
+    assert events(place) == [("begin", "ada", 0.5), ("step", "gate", LAST)]
 
 
 def test_a_rollback_outlives_everything_but_another_id(place: Path, clock: Clock) -> None:
@@ -154,9 +155,9 @@ def test_instances_share_their_evidence_and_one_writes_the_audit_log(place: Path
     clock.now += 6.0
     other.keeper.look()
     one.keeper.look()
-    assert (one.rollout()["share"], other.rollout()["share"]) == (1.0, 1.0)
+    assert (one.rollout()["share"], other.rollout()["share"]) == (LAST, LAST)
     one.kill()
-    other.serve(20)
+    other.serve(300)
     clock.now += 11.0
     other.keeper.look()
     assert other.rollout()["phase"] == "promoted"
@@ -195,7 +196,7 @@ def test_nothing_is_kept_without_a_place(clock: Clock) -> None:
     instance.serve(20)
     clock.now += 11.0
     instance.keeper.look()
-    assert instance.rollout()["share"] == 1.0
+    assert instance.rollout()["share"] == LAST
     assert len([line for line in instance.warned if "kept in memory only" in line]) == 1
     assert instance.keeper.transitions == {"begin": 1, "step": 1}
     instance.keeper.close()
@@ -237,7 +238,7 @@ def test_a_place_that_cannot_be_written_disturbs_nothing(tmp_path: Path, clock: 
     instance.serve(20)
     clock.now += 11.0
     instance.keeper.look()
-    assert instance.rollout()["share"] == 1.0
+    assert instance.rollout()["share"] == LAST
     assert "had in" in instance.keeper.status()["problem"]
     assert len([line for line in instance.warned if "had in" in line]) == 1
     blocked.unlink()
