@@ -246,6 +246,7 @@ class SplittingEngine(RoutingEngine):
             self._number = number = next(self._numbers)
             key = f"#{number}"
         witnesses: tuple[Witness, ...] = ()
+        judges: tuple[Witness, ...] = ()
         if experiment is not None:
             side = experiment.split.arm_of(self._model, key)
             policy = experiment.split.policy_of(side)
@@ -259,8 +260,8 @@ class SplittingEngine(RoutingEngine):
             arm = stable if is_stable else canary
             decision = super().decide(context, now, policy, arm)
             if arm.divides(decision.rejections):
-                witnesses = (*witnesses, tally, self._served[is_stable])
-        decision.witnesses = witnesses
+                judges = (tally, self._served[is_stable])
+        decision.witnesses, decision.judges = witnesses, judges
         return decision
 
     def explain(

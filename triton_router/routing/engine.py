@@ -225,7 +225,7 @@ class RoutingEngine:
                 if outcome.verdict is Verdict.SUCCESS:
                     self._learn(decision, outcome, now)
                 return
-            if decision.witnesses:
+            if decision.witnesses or decision.judges:
                 self._testify(decision, outcome.verdict, outcome.latency_ms)
             match outcome.verdict:
                 case Verdict.SUCCESS:
@@ -355,7 +355,7 @@ class RoutingEngine:
         if decision.is_given_up:
             return
         decision.is_given_up = True
-        if decision.witnesses:
+        if decision.witnesses or decision.judges:
             self._testify(decision, Verdict.TARGET_ERROR, 0.0)
         candidate = decision.candidate
         if decision.reason not in COPIES:
@@ -379,23 +379,23 @@ class RoutingEngine:
             candidate.health.most_pause_s = JUDGED_PAUSE_S if candidate.target.name in self._roles.judged else inf
 
     def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
-        """Tell the witnesses of a decision how it ended, before anything is learned from that."""
-        usual_ms = self._usual_ms(decision)
-        log_ratio = log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else nan
-        for witness in decision.witnesses:
-            witness.note(verdict, latency_ms, log_ratio)
+        """Tell the witnesses of a decision how it ended, before anything is learned from that.
 
-    def _usual_ms(self, decision: RoutingDecision) -> float:
-        """Return what the yardstick would need for a request under the load that it found; 0 while that is not known.
-
-        Whoever gets more requests has longer queues, and would look slower for that alone. What waiting costs is known
-        best by whom it happens to: one that was never busy knows little of it.
+        The yardstick is what the first stable target needs for the same request. Judges hear of no latency where more
+        of it was waiting for others than work, and else of what goes beyond the waiting that was to be expected: that
+        is known best by whom it happens to, because one that was never busy knows little of it.
         """
         usual, own, load = self._chooser.yardstick.profile, decision.candidate.profile, decision.load
-        alone_ms = usual.predict_alone(decision.work, decision.context.batch_size)
-        if not alone_ms or not load.in_flight:
-            return alone_ms
-        return alone_ms + max(usual.wait_of(alone_ms, *load), own.wait_of(alone_ms, *load))
+        usual_ms = usual.predict_alone(decision.work, decision.context.batch_size)
+        for witness in decision.witnesses:
+            witness.note(verdict, latency_ms, _log_ratio(latency_ms, usual_ms))
+        if not decision.judges:
+            return
+        if load.in_flight:
+            is_known = load.most_wait_ms(usual_ms) <= usual_ms
+            usual_ms += max(usual.wait_of(usual_ms, *load), own.wait_of(usual_ms, *load)) if is_known else nan
+        for judge in decision.judges:
+            judge.note(verdict, latency_ms, _log_ratio(latency_ms, usual_ms))
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         if self._rules.learn:
@@ -414,3 +414,7 @@ class RoutingEngine:
             decision.candidate.profile.record_memory(outcome.memory_mb)
         if outcome.power_w:
             decision.candidate.profile.record_power(outcome.power_w)
+
+
+def _log_ratio(latency_ms: float, usual_ms: float) -> float:
+    return log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else nan

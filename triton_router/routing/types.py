@@ -201,7 +201,9 @@ class RoutingDecision:
         is_trial: Whether it finds out how a target is that was out.
         is_given_up: Whether it counted as a failure already, being overdue or lost.
         is_released: Whether its slot was given back.
-        witnesses: Who is told how it ended, besides what learns of the target: arms of experiments.
+        witnesses: Who is told how it ended, besides what learns of the target: the arms of experiments, to which what
+            their requests wait belongs.
+        judges: Likewise the arms of a rollout, to which it does not: whoever gets more requests has longer queues.
     """
 
     target: Target
@@ -222,6 +224,12 @@ class RoutingDecision:
     is_given_up: bool = False
     is_released: bool = False
     witnesses: tuple[Witness, ...] = ()
+    judges: tuple[Witness, ...] = ()
+
+    @property
+    def arms(self) -> list[str]:
+        """Labels of the arms that the request belongs to."""
+        return sorted({told.label for told in (*self.witnesses, *self.judges) if told.label})
 
     @property
     def policy(self) -> str:

@@ -172,8 +172,8 @@ def decision_line(model: str, decision: RoutingDecision, outcome: Outcome, *, mo
         "attempts": decision.attempt,
         "mirrored": decision.reason in COPIES,
     }
-    if decision.witnesses:
-        line["arms"] = sorted({witness.label for witness in decision.witnesses if witness.label})
+    if decision.witnesses or decision.judges:
+        line["arms"] = decision.arms
     return dumps(line) + "\n"
 
 
