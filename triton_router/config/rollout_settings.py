@@ -26,7 +26,7 @@ class GateConfig(Settings):
     """What a canary has to stand at every step. All tests may look at any time; together they keep ``false_alarms``.
 
     Attributes:
-        min_requests: Answers of the canary that each step needs before the next.
+        min_requests: Answers of either arm that each step needs before the next.
         max_error_factor: How many times as often as stable it may fail.
         max_latency_increase: By what share it may take longer than stable for the same work: 0.1 for a tenth.
         max_mismatch: Share of its answers that may differ from stable's by more than the tolerance of ``parity``; 1
@@ -49,7 +49,8 @@ class RolloutConfig(Settings):
     Attributes:
         id: Names it: another id begins anew, with other callers first.
         canary: Names of the targets that are new; all others, but for a shadow, are stable.
-        steps: Percent of the requests that they get, one after the other; the last is usually 100.
+        steps: Percent of the requests that they get, one after the other; the last is usually 100, and
+            2 less until it has been stood.
         hold_s: Seconds for which each step lasts at least.
         weight: Percent by hand, in place of the steps.
         paused: Whether the share stays what it is; the gate still watches.

@@ -43,7 +43,7 @@ class Gate:
     """What a canary has to stand.
 
     Attributes:
-        min_requests: Answers of the canary that each step needs before the next.
+        min_requests: Answers of either arm that each step needs before the next.
         max_error_factor: How many times as often as stable it may fail, 1 or more.
         max_latency_increase: By what share it may take longer than stable for the same work.
         max_mismatch: Share of its answers that may differ from stable's; 1 where they are not compared.
@@ -78,6 +78,11 @@ class Finding(NamedTuple):
     def is_alarm(self) -> bool:
         """Whether the canary is worse than it may be."""
         return self.log_e >= log(self.bound)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether half of what an alarm takes is there: no reason to go back, and none to go on."""
+        return self.log_e >= 0.5 * log(self.bound)
 
     def report(self) -> dict[str, object]:
         """Return it as plain data."""

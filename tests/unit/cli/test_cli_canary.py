@@ -324,6 +324,17 @@ def test_a_live_status_goes_before_files(canary: Canary, serving: dict[str, Any]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_a_status_says_what_a_step_of_all_holds_back(canary: Canary, serving: dict[str, Any]) -> None:
+    """98 percent, which are all once the step has been stood."""
+    serving["settings"]["followed_at"] = time.time() + 1000
+    canary("start", "--target", "int8", "--steps", "100")
+    rollout = Rollout(plan_of(load_router_config(canary.path).rollout))  # type: ignore[arg-type] - it is there
+    rollout.step(time.time())
+    serving["rollout"] = rollout.report(time.time())
+    assert "running, step 1 of 1: 98% (100% once it has stood this step) of the requests" in canary("status")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: dict[str, Any]) -> None:
     """The file may be valid, and the model that serves still be unable to follow it; what it said before is over."""
     settings = serving["settings"]
