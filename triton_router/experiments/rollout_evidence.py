@@ -49,7 +49,13 @@ class RolloutEvidence:
         self.is_by_hand = values.count("by_hand") > 0
         self.why = values.text("reason")
         self.is_same_canary = values.rows("canary") == sorted(plan.canary)
-        self.strata = Strata.from_state(values.part("strata"), plan.id)
+        try:
+            self.strata = Strata.from_state(values.part("strata"), plan.id)
+        except ValueError:
+            if not self.has_ended:
+                raise
+            # An end stands without its evidence, as after an upgrade: no canary comes back because that is lost.
+            self.strata = Strata(plan.id)
 
     @property
     def has_ended(self) -> bool:

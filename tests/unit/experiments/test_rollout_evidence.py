@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.unit.experiments.rollouts import gate, plan
+from triton_router.experiments.rollout import Rollout
 from triton_router.experiments.splitting_engine import SplittingEngine, Trials
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.policies import policy_named
@@ -42,3 +45,15 @@ def test_no_request_waits_while_evidence_is_read() -> None:
     assert not any(locked)
     assert report["answers_in_step"] == 7
     assert report["ignored_peers"] == 1
+
+
+@pytest.mark.parametrize(("outcome", "phase"), [("abort", "rolled_back"), ("promote", "promoted")])
+def test_an_end_stands_without_its_evidence(outcome: str, phase: str) -> None:
+    """As after an upgrade that counts otherwise; while a rollout goes on, it begins anew instead."""
+    ended = Rollout(plan(gate=gate(), outcome=outcome))
+    ended.step(0.0)
+    again = Rollout.from_state(plan(gate=gate()), ended.state() | {"strata": {"rows": "of another time"}})
+    assert again.step(1.0) == []
+    assert (again.phase, again.share) == (phase, ended.share)
+    with pytest.raises(ValueError, match="rollout"):
+        Rollout.from_state(plan(gate=gate()), ended.state() | {"strata": {"rows": []}, "phase": "running"})
