@@ -316,9 +316,14 @@ class Rollout:
         if self._alarmed:
             return f"a decision by hand: alarm of {', '.join(sorted(self._alarmed))}"
         missing = plan.waiting_for(self._seen, self._held_s, self.share)
-        if not missing and self.share >= plan.steps[-1] and self.share < 1.0:
+        if missing:
+            return missing
+        doubtful = next((finding for finding in self._findings if finding.is_doubtful), None)
+        if doubtful is not None:
+            return f"evidence either way: {doubtful.reason()}"
+        if self.share >= plan.steps[-1] and self.share < 1.0:
             return "a promotion by hand: the steps end below 100 percent"
-        return missing
+        return ""
 
 
 def _as_told(what: str, peer: RolloutEvidence) -> str:

@@ -56,6 +56,20 @@ def test_a_step_needs_both_its_time_and_its_answers() -> None:
     assert after(rollout, 9, 32.0) == ["step"]
 
 
+def test_a_canary_in_doubt_gets_no_more() -> None:
+    """Halfway to an alarm it neither goes on nor back, whatever time passes; good answers clear it."""
+    rollout = begun()
+    answered(rollout)
+    for _ in range(2):
+        rollout.canary.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    assert after(rollout, 60) == []
+    assert str(rollout.report(60.0)["waiting_for"]).startswith("evidence either way: canary failed 2 of 52")
+    rollout.stable.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    rollout.stable.note(Verdict.TARGET_ERROR, 5.0, 0.0)
+    answered(rollout, 100)
+    assert after(rollout, 1, 60.0) == ["step"]
+
+
 def test_a_late_answer_counts_where_it_was_assigned() -> None:
     """Witnesses of the first step keep counting there after the second has begun."""
     rollout = begun()
