@@ -315,13 +315,14 @@ class Rollout:
             return "the share was set by hand, and stays"
         if self._alarmed:
             return f"a decision by hand: alarm of {', '.join(sorted(self._alarmed))}"
-        missing = plan.waiting_for(self._seen, self._held_s, self.share)
-        if missing:
-            return missing
-        doubtful = next((finding for finding in self._findings if finding.is_doubtful), None)
-        if doubtful is not None:
-            return f"evidence either way: {doubtful.reason()}"
-        if self.share >= plan.steps[-1] and self.share < 1.0:
+        return plan.waiting_for(self._seen, self._held_s, self.share) or self._held_up_by()
+
+    def _held_up_by(self) -> str:
+        """Return what keeps a step that has lasted long enough, in words, or ""."""
+        for finding in self._findings:
+            if finding.is_doubtful:
+                return f"evidence either way: {finding.reason()}"
+        if self._plan.steps[-1] <= self.share < 1.0:
             return "a promotion by hand: the steps end below 100 percent"
         return ""
 
