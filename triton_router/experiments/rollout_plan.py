@@ -72,9 +72,9 @@ class RolloutPlan:
         least, (canary, stable) = self.gate.min_requests, strata.answers_at(share)
         if canary < least and share > 0.0:
             needs.append(f"{least - canary:,} more answers of the canary")
-        # Few callers with many requests may all be the canary's: then it is not waited for stable for ever.
+        # Few callers with many requests may all be the canary's, or stable fail: it is not waited for for ever.
         elif stable < least and canary * (1.0 - share) < _PATIENCE * least * share and share < 1.0:
-            needs.append(f"{least - stable:,} more answers of stable")
+            needs.append(f"{least - stable:,} more answers of stable, of which the latency says something")
         return " and ".join(needs)
 
 

@@ -143,9 +143,9 @@ class Strata:
         return total(stratum.stable for stratum in self._by_key.values())
 
     def answers_at(self, share: float) -> tuple[int, int]:
-        """Return how many answers the canary and stable gave while the canary had a share."""
+        """Return how many answers the canary gave while it had a share, and stable whose latencies were measured."""
         there = [one for one in self._by_key.values() if one.share == share]
-        return sum(one.canary.answers for one in there), sum(one.stable.answers for one in there)
+        return sum(one.canary.answers for one in there), sum(one.stable.measured for one in there)
 
     def plus(self, others: Sequence[Strata]) -> Strata:
         """Return the sum of this and others, in the order of time; itself where there are no others."""

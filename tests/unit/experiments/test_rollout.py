@@ -345,7 +345,7 @@ def test_a_step_of_all_holds_some_back_until_it_is_stood() -> None:
     assert 10 < len(keys) - len(now) < 80
     answered(rollout, 5, others=0)
     assert after(rollout, 10, 11.0) == []
-    assert rollout.report(21.0)["waiting_for"] == "5 more answers of stable"
+    assert rollout.report(21.0)["waiting_for"] == "5 more answers of stable, of which the latency says something"
     answered(rollout, 5, others=1)
     assert events(rollout.step(22.0)) == ["promote"]
     assert (rollout.share, rollout.report(22.0)["step_share"]) == (1.0, None)
