@@ -2,6 +2,11 @@
 
 What is wanted comes in a `RolloutPlan`; what has happened is here. A rollback stays until the plan's id changes or
 somebody promotes by hand. Each change is told once as a `Transition`, for the audit log.
+
+Instances go together, those that have ended included, for their files tell where the others are. But a share that
+somebody lowers by hand must not be raised by what was written before. So each state has a generation, which rises with
+every change by hand; of the others, only those of the latest generation are followed to a share or a promotion, and
+from an earlier one also downwards. What all of them saw counts, and so does a rollback, which only a hand undoes.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ _PROMOTED_BY_HAND, _ABORTED_BY_HAND = "promoted by hand", "aborted by hand"
 _LONGEST_GAP_S = 60.0
 """Seconds that count between two looks: a router that was down, or a clock that was set forward, saw nothing."""
 _END_OF_TIME = 1e12
+_LAST_GENERATION = 2**53
 
 
 class Rollout:
@@ -49,6 +55,7 @@ class Rollout:
     def __init__(self, plan: RolloutPlan) -> None:
         self._plan = plan
         self._namespace = f"rollout/{plan.id}"
+        self._generation = self._latest_heard = 0
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -90,11 +97,14 @@ class Rollout:
         Returns:
             What has changed.
         """
+        sound = sound_peers(self._plan, peers)
+        self._latest_heard = max((peer.generation for peer in sound), default=0)
         changes = [] if self._is_reconciled else self._reconcile(now)
+        if changes:
+            self._begin_generation()
         self._pass_time(now)
         if self.phase in ENDED:
             return changes
-        sound = sound_peers(self._plan, peers)
         self._ignored_peers = len(peers) - len(sound)
         self._seen = self._strata.plus([peer.strata for peer in sound])
         self._findings = judge(self._seen, self._plan.gate)
@@ -109,6 +119,7 @@ class Rollout:
         if plan.id != self._plan.id:
             raise ValueError(f"the plan of rollout {plan.id!r} is not that of {self._plan.id!r}")
         before, self._plan = self._plan, plan
+        self._begin_generation()
         if plan.canary != before.canary and self.phase not in ENDED:
             self._begin_anew()
         return self._reconcile(now, before)
@@ -145,6 +156,7 @@ class Rollout:
             "phase": self.phase,
             "share": self.share,
             "by_hand": int(self._is_by_hand),
+            "generation": self._generation,
             "reason": self._why,
             "strata": self._strata.state(),
         }
@@ -177,11 +189,16 @@ class Rollout:
             return rollout
         rollout._strata = rollout._seen = evidence.strata
         rollout._findings = judge(evidence.strata, plan.gate)
+        rollout._generation = evidence.generation
         rollout._alarmed = {name for name in GATE_TESTS if name in alarmed}
         rollout.phase, rollout._is_by_hand, rollout._has_begun = evidence.phase, evidence.is_by_hand, begun > 0
         rollout._since, rollout._held_s, rollout._age_s, rollout._why = since, held_s, age_s, evidence.why
         rollout._take_share(evidence.share)
         return rollout
+
+    def _begin_generation(self) -> None:
+        """Note a change by hand: as late as that of others who have followed it already, and later than before."""
+        self._generation = min(max(self._generation + 1, self._latest_heard), _LAST_GENERATION)
 
     def _take_share(self, share: float) -> None:
         """Have the canary get a share from now on; who asked before keeps the witness of then."""
@@ -265,21 +282,26 @@ class Rollout:
             return [self._change(now, _GATE, "rollback", 0.0, reason)]
         if self._is_by_hand:
             return []
-        if self.phase == PAUSED:
-            return self._catch_up(peers, now)
-        promoted = next((peer for peer in peers if peer.phase == PROMOTED), None)
-        if promoted is not None and self._plan.steps[-1] >= 1.0:
-            self.phase = PROMOTED
+        latest = [peer for peer in peers if peer.generation >= max(self._generation, self._latest_heard)]
+        promoted = next((peer for peer in latest if peer.phase == PROMOTED), None)
+        if promoted is not None and self._plan.steps[-1] >= 1.0 and self.phase != PAUSED:
+            self.phase, self._generation = PROMOTED, promoted.generation
             return [self._change(now, _GATE, "promote", 1.0, _as_told("another instance has promoted it", promoted))]
-        return self._catch_up(peers, now)
+        return self._catch_up(latest, now)
 
-    def _catch_up(self, peers: Sequence[RolloutEvidence], now: float) -> list[Transition]:
+    def _catch_up(self, latest: Sequence[RolloutEvidence], now: float) -> list[Transition]:
         """Take the step that others in the same phase have reached: an instance may have begun in mid-rollout."""
-        stepping = (peer.share for peer in peers if peer.phase == self.phase and not peer.is_by_hand)
-        furthest = max((share for share in stepping if share in self._plan.shares), default=0.0)
-        if furthest <= self.share:
+        stepping = [peer for peer in latest if peer.phase == self.phase and not peer.is_by_hand]
+        there = [peer for peer in stepping if peer.share in self._plan.shares]
+        if not there:
             return []
-        return [self._change(now, _GATE, "step", furthest, f"another instance has reached {furthest:.4g}")]
+        furthest = max(peer.share for peer in there)
+        was_earlier, self._generation = self._generation < there[0].generation, there[0].generation
+        if furthest > self.share:
+            return [self._change(now, _GATE, "step", furthest, f"another instance has reached {furthest:.4g}")]
+        if furthest < self.share and was_earlier:
+            return [self._change(now, _GATE, "set", furthest, f"another instance was taken back to {furthest:.4g}")]
+        return []
 
     def _decide(self, now: float) -> list[Transition]:
         alarms = [finding for finding in self._findings if finding.is_alarm]

@@ -26,6 +26,7 @@ class RolloutEvidence:
     Attributes:
         phase: That instance's.
         share: Likewise.
+        generation: How many changes by hand that share comes after.
         is_by_hand: Whether somebody has set that share.
         why: Why it has that share.
         is_same_canary: Whether it is of the targets that are the canary now.
@@ -35,7 +36,7 @@ class RolloutEvidence:
         ValueError: It is another rollout's, or none at all.
     """
 
-    __slots__ = ("is_by_hand", "is_same_canary", "phase", "share", "strata", "values", "why")
+    __slots__ = ("generation", "is_by_hand", "is_same_canary", "phase", "share", "strata", "values", "why")
 
     def __init__(self, plan: RolloutPlan, value: object) -> None:
         values = State(value, "a rollout")
@@ -50,12 +51,13 @@ class RolloutEvidence:
         self.why = values.text("reason")
         self.is_same_canary = values.rows("canary") == sorted(plan.canary)
         try:
+            self.generation = values.count("generation")
             self.strata = Strata.from_state(values.part("strata"), plan.id)
         except ValueError:
             if not self.has_ended:
                 raise
             # An end stands without its evidence, as after an upgrade: no canary comes back because that is lost.
-            self.strata = Strata(plan.id)
+            self.generation, self.strata = 0, Strata(plan.id)
 
     @property
     def has_ended(self) -> bool:

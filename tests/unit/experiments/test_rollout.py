@@ -280,6 +280,58 @@ def test_instances_go_together() -> None:
     assert paused.step(1.0, [evidence]) == []
 
 
+def test_a_share_lowered_by_hand_is_raised_by_nobody_of_before() -> None:
+    """Back to the steps from 1% by hand: the file of an instance that ended at 50% brings evidence and no share."""
+    rollout, gone = begun(), begun()
+    for share in (0.25, 0.5):
+        gone.follow(plan(gate=gate(), weight=share), 1.0)
+    gone.follow(plan(gate=gate()), 1.0)
+    old = json.loads(json.dumps(gone.state()))
+    assert events(rollout.step(1.0, [old])) == ["step"]
+    assert rollout.share == 0.5
+    for wanted in (plan(gate=gate(), weight=0.01), plan(gate=gate())):
+        rollout.follow(wanted, 2.0)
+        assert rollout.step(3.0, [old]) == []
+    assert (rollout.share, rollout.phase) == (0.01, "running")
+    # Who was never there, or comes back from then, goes where the later one is.
+    new = json.loads(json.dumps(rollout.state()))
+    returned = Rollout.from_state(plan(gate=gate()), old)
+    assert [(one.event, one.after) for one in returned.step(4.0, [new])] == [("set", 0.01)]
+    joined = Rollout(plan(gate=gate()))
+    assert events(joined.step(4.0, [new, old])) == ["begin"]
+    assert joined.share == 0.01
+    for one in (returned, joined):
+        assert one.step(5.0, [old, new]) == rollout.step(5.0, [old, one.state()]) == []
+
+
+def test_a_promotion_of_before_a_share_set_by_hand_is_followed_by_nobody() -> None:
+    """Who takes a promoted canary back to its steps does so in spite of what a dead instance wrote."""
+    rollout, gone = begun(), begun(outcome="promote")
+    old = gone.state()
+    assert events(rollout.step(1.0, [old])) == ["promote"]
+    rollout.follow(plan(gate=gate(), weight=0.05), 2.0)
+    rollout.follow(plan(gate=gate()), 3.0)
+    assert rollout.step(4.0, [old]) == []
+    assert (rollout.share, rollout.phase) == (0.05, "running")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_instances_that_follow_an_edit_one_after_the_other_go_together(order: tuple[int, int]) -> None:
+    """Whoever is first: the share is the edit's for both, and the one that then goes ahead is followed."""
+    rollouts = [begun(), begun()]
+    first, second = (rollouts[number] for number in order)
+    for now, wanted in enumerate((plan(gate=gate(), weight=0.05), plan(gate=gate()))):
+        for one, other in ((first, second), (second, first)):
+            one.follow(wanted, now)
+            assert other.step(now, [one.state()]) == []
+            assert one.step(now, [other.state()]) == []
+    assert [one.share for one in rollouts] == [0.05, 0.05]
+    answered(second, 100)
+    assert "step" in after(second, 20)
+    assert events(first.step(30.0, [second.state()])) == ["step"]
+    assert first.share == second.share
+
+
 @pytest.mark.parametrize("peer", [None, 5, {}, {"id": "r"}, {"id": "other", "phase": "rolled_back"}])
 def test_whatever_others_send_is_left_out(peer: object) -> None:
     """What is no evidence of this rollout changes nothing, and the report counts it."""
@@ -299,6 +351,8 @@ def test_whatever_others_send_is_left_out(peer: object) -> None:
         {"strata": {"forgotten": 0, "rows": [[0.5]]}},
         {"alarmed": "errors"},
         {"begun": None},
+        {"generation": -1},
+        {"generation": None},
         {"reason": 3},
         {"canary": 7},
     ],

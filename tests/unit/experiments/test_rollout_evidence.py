@@ -55,5 +55,7 @@ def test_an_end_stands_without_its_evidence(outcome: str, phase: str) -> None:
     again = Rollout.from_state(plan(gate=gate()), ended.state() | {"strata": {"rows": "of another time"}})
     assert again.step(1.0) == []
     assert (again.phase, again.share) == (phase, ended.share)
+    older = {key: value for key, value in ended.state().items() if key != "generation"}
+    assert Rollout.from_state(plan(gate=gate()), older).phase == phase
     with pytest.raises(ValueError, match="rollout"):
         Rollout.from_state(plan(gate=gate()), ended.state() | {"strata": {"rows": []}, "phase": "running"})
