@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triton_router.config.router_config import RouterConfig
+from triton_router.config.rollout_settings import Outcome
+from triton_router.config.router_config import ROUTER_FILE, RouterConfig
+from triton_router.errors import ConfigError
 from triton_router.experiments.gate import Gate
 from triton_router.experiments.rollout import RolloutPlan
 from triton_router.experiments.split import Split
@@ -51,10 +53,30 @@ def splits_of(settings: RoutingSettings) -> tuple[Split, ...]:
 
 
 def trials_of(config: RouterConfig, model: str) -> Trials:
-    """Return what a routed model's requests take part in."""
+    """Return what a routed model's requests take part in.
+
+    Raises:
+        ConfigError: Its rule excludes every target that is neither canary nor shadow: requests would have nobody to go
+            to as soon as the canary is rolled back.
+    """
+    _refuse_nobody(config, model)
     split = next((split for split in splits_of(config) if split.covers(model)), None)
     plan = plan_of(config.rollout, compares=not config.streaming) if config.rollout else None
     return Trials(split, plan, config.shadow.target if config.shadow else "")
+
+
+def _refuse_nobody(config: RouterConfig, model: str) -> None:
+    rule, rollout = config.rule_for(model), config.rollout
+    if rule is None or (rollout is not None and rollout.outcome is Outcome.PROMOTE):
+        return
+    special = {*(rollout.canary if rollout else ()), *([config.shadow.target] if config.shadow else ())}
+    steady = [target for target in config.targets if target.name not in special]
+    if special and all(target.backend in rule.excluded_backends for target in steady):
+        raise ConfigError(
+            f"{ROUTER_FILE}: excluded_backends of the routing rule for {model!r} leave no target that is neither "
+            "canary nor shadow: nobody could serve what the canary does not get",
+            hint="take the backend of a stable target out of excluded_backends, or rollout or shadow out of the file",
+        )
 
 
 def plan_of(rollout: RolloutConfig, *, compares: bool = True) -> RolloutPlan:

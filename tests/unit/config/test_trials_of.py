@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from triton_router.config.configured_engine import configured_engine, reconfigure
 from triton_router.config.router_config import RouterConfig
 from triton_router.config.routing_of import trials_of
+from triton_router.errors import ConfigError
 from triton_router.experiments.gate import Gate
 from triton_router.experiments.rollout_plan import RolloutPlan
 from triton_router.routing.types import Outcome, RoutingContext, Verdict
@@ -49,6 +52,38 @@ def test_a_rollout_is_what_the_settings_say() -> None:
     by_hand = trials_of(config(rollout={"id": "v2", "canary": ["new"], "weight": 25}, streaming=True), "m").plan
     assert by_hand is not None
     assert (by_hand.weight, by_hand.gate.max_mismatch) == (0.25, 1.0)
+
+
+@pytest.mark.parametrize(
+    "trial",
+    [{"shadow": {"target": "new"}}, {"rollout": {"id": "v2", "canary": ["new"]}}],
+    ids=["shadow", "canary"],
+)
+def test_rules_that_exclude_whoever_is_no_canary_and_no_shadow_are_refused(trial: dict[str, Any]) -> None:
+    """A shadow gets copies only and a canary may be rolled back: every request would be refused."""
+    targets = [{**TARGETS[0], "backend": "cpu"}, {**TARGETS[1], "backend": "gpu"}]
+    settings = {"targets": targets, **trial}
+    excluding = {"excluded_backends": ["cpu"]}
+    refused = config(**settings, routing_rules=[{"model_name_pattern": "m*", **excluding}])
+    with pytest.raises(ConfigError, match=r"excluded_backends.*'m'.*no target") as raised:
+        trials_of(refused, "m")
+    assert "excluded_backends" in raised.value.hint
+    trials_of(refused, "other")
+    trials_of(
+        config(
+            **(settings | {"targets": [*targets, {**TARGETS[2], "backend": "gpu"}]}),
+            routing_rules=[{"model_name_pattern": "m*", **excluding}],
+        ),
+        "m",
+    )
+
+
+def test_rules_may_exclude_what_a_promoted_canary_has_replaced() -> None:
+    """Promoted by hand it gets everything, and nothing takes it back."""
+    rollout = {"id": "v2", "canary": ["new"], "outcome": "promote"}
+    rules = [{"model_name_pattern": "*", "excluded_backends": ["cpu"]}]
+    targets = [{**TARGETS[0], "backend": "cpu"}, {**TARGETS[1], "backend": "gpu"}]
+    assert trials_of(config(targets=targets, rollout=rollout, routing_rules=rules), "m").plan is not None
 
 
 def test_an_engine_follows_its_trials() -> None:
