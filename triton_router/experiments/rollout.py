@@ -124,6 +124,10 @@ class Rollout:
             self._begin_anew()
         return self._reconcile(now, before)
 
+    def remove(self, now: float) -> Transition:
+        """Tell that it is wanted no more; who serves is then a matter of the policy alone."""
+        return self._told(now, "configuration", "remove", self.share, "taken out of the configuration")
+
     def report(self, now: float) -> dict[str, object]:
         """Return how it stands, with the figures behind it, as plain data."""
         plan = self._plan
@@ -220,14 +224,17 @@ class Rollout:
 
     def _change(self, now: float, by: str, event: str, share: float, reason: str) -> Transition:
         """Take a share, and tell it."""
-        before = self.share
-        if share != before or not self._has_begun:
+        change = self._told(now, by, event, share, reason)
+        if share != self.share or not self._has_begun:
             self._held_s = 0.0
             self._since = now
         self._has_begun = True
         self._why = reason
         self._take_share(share)
-        return Transition(now, by, event, before, share, reason, figures_of(self._seen, self._findings))
+        return change
+
+    def _told(self, now: float, by: str, event: str, share: float, reason: str) -> Transition:
+        return Transition(now, by, event, self.share, share, reason, figures_of(self._seen, self._findings))
 
     def _reconcile(self, now: float, before: RolloutPlan | None = None) -> list[Transition]:
         """Take over what is wanted otherwise than it is."""

@@ -84,10 +84,10 @@ class Transition(NamedTuple):
     Attributes:
         at: Wall clock, seconds.
         by: ``gate``, or who.
-        event: ``begin``, ``step``, ``pause``, ``resume``, ``promote``, ``rollback``, ``abort``, ``set`` or ``alarm``
-            (the gate finds the canary too bad and may not roll it back).
+        event: ``begin``, ``step``, ``pause``, ``resume``, ``promote``, ``rollback``, ``abort``, ``set``, ``alarm``
+            (the gate finds the canary too bad and may not roll it back) or ``remove`` (nothing more is wanted of it).
         before: The canary's share until now.
-        after: And from now on.
+        after: And from now on; where the rollout is removed, the last one: nobody divides the requests any more.
         reason: Why.
         figures: What that was found by: arms and tests, as in the report.
     """

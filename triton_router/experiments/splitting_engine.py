@@ -135,7 +135,7 @@ class SplittingEngine(RoutingEngine):
             now: Wall clock, seconds.
 
         Returns:
-            What has changed of the rollout.
+            What has changed of the rollout that goes on, or how the one ended that nothing is wanted of any more.
         """
         with self._lock:
             self._shadow = trials.shadow
@@ -148,6 +148,8 @@ class SplittingEngine(RoutingEngine):
             plan, rollout = trials.plan, self._rollout
             changes: list[Transition] = []
             if plan is None:
+                if rollout is not None:
+                    changes = [rollout.remove(now)]
                 self._rollout = None
             elif rollout is None or rollout.plan.id != plan.id:
                 self._rollout = Rollout(plan)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from triton_router.telemetry.trial_keeper import TrialKeeper
 
 ROLLOUT, EXPERIMENT = "triton_router_rollout", "triton_router_experiment"
-_EVENTS = ("begin", "step", "pause", "resume", "promote", "rollback", "abort", "set", "alarm")
+_EVENTS = ("begin", "step", "pause", "resume", "promote", "rollback", "abort", "set", "alarm", "remove")
 _PHASES = {RUNNING: 1.0, PAUSED: 2.0, PROMOTED: 3.0, ROLLED_BACK: 4.0}
 _FIGURES = ("latency", "failures", "sample_ratio")
 

@@ -107,8 +107,12 @@ class TrialKeeper:
         """Have the engine go on with other trials. Its targets are to be changed while this is open."""
         with self._lock:
             self._remember()
+            before = self._rollout_id()
             going_on = [state["id"] for _, state in self._states()]
             changes = self._engine.follow(trials, self._clock())
+            if not self._rollout_id():
+                self._note(before, changes)
+                changes = []
             self._resume(besides=going_on)
             yield
             self._round(changes)
@@ -202,7 +206,7 @@ class TrialKeeper:
             files.problems.clear()
         peers = [state for other in self._others for state in other.rollouts.values()]
         changes = [*changes, *self._engine.step(self._clock(), peers)]
-        self._note(changes)
+        self._note(self._rollout_id(), changes)
         self._save(urgent=bool(changes))
         self._solve("gate")
 
@@ -210,8 +214,7 @@ class TrialKeeper:
         state = self._engine.rollout_state()
         return str(state["id"]) if state is not None else ""
 
-    def _note(self, changes: Sequence[Transition]) -> None:
-        rollout = self._rollout_id()
+    def _note(self, rollout: str, changes: Sequence[Transition]) -> None:
         for change in changes:
             say = self._warn if change.event in _ALARMING else self._tell
             say(

@@ -140,7 +140,31 @@ def test_a_rollback_outlives_everything_but_another_id(place: Path, clock: Clock
     second.follow(Trials(plan=replace(PLAN, id="v3")))
     assert second.rollout()["phase"] == "running"
     second.keeper.close()
-    assert [event for event, _, _ in events(place)] == ["begin", "rollback", "begin"]
+    assert [event for event, _, _ in events(place)] == ["begin", "rollback", "remove", "begin"]
+
+
+def test_a_rollout_that_is_taken_out_leaves_a_line(place: Path, clock: Clock) -> None:
+    """Of its id, once, with the share and the figures that it ended with; the metrics count it."""
+    one, other = (Instance(place, Trials(plan=PLAN), clock) for _ in range(2))
+    one.serve(20)
+    clock.now += 11.0
+    for instance in (one, other):
+        instance.keeper.look()
+    for _ in range(2):
+        for instance in (one, other):
+            instance.follow(Trials(SPLIT))
+    entry = read_audit_log(audit_log_of(place, "m"))[-1]
+    assert events(place)[1:] == [("step", "gate", LAST), ("remove", "configuration", LAST)]
+    assert (entry["rollout"], entry["before"], entry["at"]) == ("v2", LAST, clock.now)
+    assert entry["figures"]["arms"]["canary"]["answers"] > 0
+    counts = TrialCounts(one.engine, one.keeper)
+    counts._had_rollout = True
+    removals = "triton_router_rollout_transitions_total{event=remove}"
+    assert counts.of_rollout()[""][removals] == 1.0
+    assert removals in {family.key for family in ROLLOUT_FAMILIES}
+    assert any("rollout v2: remove by configuration" in line for line in one.told)
+    one.follow(Trials(plan=PLAN))
+    assert (events(place)[3:], one.rollout()["share"]) == ([], LAST)
 
 
 def test_instances_share_their_evidence_and_one_writes_the_audit_log(place: Path, clock: Clock) -> None:
