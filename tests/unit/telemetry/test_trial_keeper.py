@@ -150,6 +150,8 @@ def test_a_rollout_that_is_taken_out_leaves_a_line(place: Path, clock: Clock) ->
     clock.now += 11.0
     for instance in (one, other):
         instance.keeper.look()
+    counts = TrialCounts(one.engine, one.keeper)
+    assert counts.of_rollout()
     for _ in range(2):
         for instance in (one, other):
             instance.follow(Trials(SPLIT))
@@ -157,8 +159,6 @@ def test_a_rollout_that_is_taken_out_leaves_a_line(place: Path, clock: Clock) ->
     assert events(place)[1:] == [("step", "gate", LAST), ("remove", "configuration", LAST)]
     assert (entry["rollout"], entry["before"], entry["at"]) == ("v2", LAST, clock.now)
     assert entry["figures"]["arms"]["canary"]["answers"] > 0
-    counts = TrialCounts(one.engine, one.keeper)
-    counts._had_rollout = True
     removals = "triton_router_rollout_transitions_total{event=remove}"
     assert counts.of_rollout()[""][removals] == 1.0
     assert removals in {family.key for family in ROLLOUT_FAMILIES}
