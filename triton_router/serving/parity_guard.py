@@ -85,6 +85,7 @@ class ParityGuard:
         self._warn = warn
         self._gate: CanaryGate = gate or _NoRollout()
         self._places = places
+        self._has_place = False
         self._clock = clock
         self._lock = Lock()
         self._comparing = Comparing()
@@ -137,8 +138,8 @@ class ParityGuard:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        self._save()
         if self._places is not None:
-            self._save()
             self._places.close()
 
     def judges(self, target: str) -> bool:
@@ -212,18 +213,26 @@ class ParityGuard:
             }
 
     def _take_over(self) -> None:
-        if self._places is None:
+        """Take the place where verdicts are kept, as soon as it can be had; the disk may be full at first."""
+        if self._places is None or self._has_place:
             return
         try:
             known = self._places.claim()
         except OSError as error:
-            self._problem = f"verdicts on answers are not kept: {error}"
-            self._warn(self._problem)
-            self._places = None
+            self._fail(f"verdicts on answers are not kept: {error}")
             return
+        self._has_place, self._problem = True, ""
         with self._lock:
             self._verdicts.take_over(known)
+        if self._verdicts.problem:
+            self._warn(self._verdicts.problem)
         self._tell_problems()
+
+    def _fail(self, problem: str) -> None:
+        """Say what goes on being wrong, once."""
+        if problem != self._problem:
+            self._warn(problem)
+        self._problem = problem
 
     def _tell_problems(self) -> None:
         for problem in self._places.problems() if self._places is not None else ():
@@ -231,7 +240,8 @@ class ParityGuard:
 
     def _hear(self) -> None:
         """Judge by what other instances saw as well."""
-        others = self._places.others() if self._places is not None else ()
+        # Without a place of its own, the file that is to be its own looks like another's.
+        others = self._places.others() if self._places is not None and self._has_place else ()
         if others:
             self._tell_problems()
             with self._lock:
@@ -242,16 +252,15 @@ class ParityGuard:
         with self._lock:
             states, out = self._verdicts.states(), set(self._verdicts.quarantined())
         is_early = self._clock() < self._saved_at + _SAVE_EVERY_S and out == self._saved_out and not self._closing
-        if self._places is None or is_early or states == self._saved:
+        if self._places is None or not self._has_place or is_early or states == self._saved:
             return
         try:
             self._places.save(states)
         except (OSError, ValueError) as error:
-            problem = f"verdicts on answers cannot be kept: {error}"
-            if problem != self._problem:
-                self._warn(problem)
-            self._problem = problem
+            self._fail(f"verdicts on answers cannot be kept: {error}")
             return
+        with self._lock:
+            self._verdicts.problem = ""
         self._saved, self._saved_out, self._saved_at, self._problem = states, out, self._clock(), ""
 
     def _run(self) -> None:
@@ -259,11 +268,15 @@ class ParityGuard:
             self._wake.wait(_LOOK_EVERY_S)
             self._wake.clear()
             try:
-                self._hear()
-                self.look()
-                self._save()
+                self._turn()
             except Exception:  # noqa: BLE001 - a defect in one look must not end the thread that takes the next
                 self._warn(f"answers that differ could not be judged:\n{traceback.format_exc()}")
+
+    def _turn(self) -> None:
+        self._take_over()
+        self._hear()
+        self.look()
+        self._save()
 
 
 def _nothing(_: float) -> None:

@@ -48,7 +48,7 @@ class TargetVerdicts:
     """The verdicts of one routed model. The caller holds a lock.
 
     Attributes:
-        problem: What of a kept verdict could not be used; "" for nothing.
+        problem: What of a kept verdict could not be used; "" for nothing, and once a sound one is kept in its place.
     """
 
     def __init__(self) -> None:
@@ -67,9 +67,12 @@ class TargetVerdicts:
         self._verdicts = {name: self._fresh(name) for name in comparing.guarded}
 
     def take_over(self, known: Mapping[str, dict[str, Any]]) -> None:
-        """Go on with verdicts that were kept."""
+        """Go on with verdicts that were kept, but for what has been found meanwhile; nobody returns because of that."""
         self._known |= known
-        self._verdicts = {name: self._fresh(name) for name in self._verdicts}
+        for name, verdict in self._verdicts.items():
+            kept = self._fresh(name)
+            if not verdict.is_quarantined and (kept.is_quarantined or not verdict.compared):
+                self._verdicts[name] = kept
 
     def hear(self, others: Sequence[Mapping[str, dict[str, Any]]]) -> None:
         """Judge by what other instances saw as well."""

@@ -33,8 +33,13 @@ class Places:
         self.kept: dict[str, dict[str, Any]] = {}
         self.peers: list[Mapping[str, dict[str, Any]]] = []
         self.error: OSError | None = None
+        self.unclaimable: OSError | None = None
+        self.claims = 0
 
     def claim(self) -> dict[str, dict[str, Any]]:
+        if self.unclaimable:
+            raise self.unclaimable
+        self.claims += 1
         return self.kept
 
     def save(self, verdicts: Mapping[str, dict[str, Any]]) -> None:
@@ -197,6 +202,46 @@ def test_a_spoilt_verdict_is_told_and_begins_anew() -> None:
     rig.guard.look()
     assert rig.marks == {}
     assert "int8" in str(rig.guard.status()["problem"])
+    assert any("int8" in line for line in rig.lines)
+    rig.guard._save()
+    assert rig.guard.status()["problem"] == "", "a sound one has taken its place"
+
+
+def test_a_place_that_cannot_be_had_at_first_is_tried_again() -> None:
+    """It is told once; when it can be had, what is kept there counts, and so does what was found meanwhile."""
+    places, other = Places(), Rig(places=Places())
+    for _ in range(5):
+        other.guard.note(INT8, Difference(), "wrong", INPUTS)
+    out = other.guard._verdicts.states()
+    places.unclaimable = OSError(30, "Read-only file system")
+    rig = Rig(places=places)
+    places.kept = out
+    rig.note()
+    for _ in range(3):
+        rig.guard._turn()
+    assert sum("Read-only" in line for line in rig.lines) == 1
+    assert "Read-only" in str(rig.guard.status()["problem"])
+    assert (rig.marks, places.kept) == ({}, out)
+    places.unclaimable = None
+    for _ in range(3):
+        rig.guard._turn()
+    assert (rig.guard.status()["problem"], places.claims) == ("", 1)
+    assert rig.marks["int8"]
+
+
+def test_a_place_that_comes_back_takes_no_quarantine_back() -> None:
+    """What was kept before knows less than who has seen the answers since."""
+    places = Places()
+    rig = Rig(places=Places())
+    rig.note(times=3)
+    places.kept = rig.guard._verdicts.states()
+    places.unclaimable = OSError(30, "Read-only file system")
+    rig = Rig(places=places)
+    rig.note("wrong", times=8)
+    places.unclaimable = None
+    rig.guard._turn()
+    assert rig.marks["int8"]
+    assert places.kept["int8"]["quarantined"]
 
 
 def test_a_disk_that_cannot_be_written_is_told_once() -> None:
