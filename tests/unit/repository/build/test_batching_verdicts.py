@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from triton_router.repository.build.batching import batch_difference, verdict
-from triton_router.repository.build.samples import Sample, load, save
 from triton_router.parity.difference import difference
 from triton_router.parity.tolerance import TOLERANCES, precision
+from triton_router.repository.build.batching import batch_difference, verdict
+from triton_router.repository.build.samples import Sample, load, save
 
 if TYPE_CHECKING:
     from pathlib import Path
