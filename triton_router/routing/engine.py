@@ -5,7 +5,7 @@ Pure: the caller passes the time and a source of random numbers. Safe to call fr
 
 from __future__ import annotations
 
-from math import inf, log, nan
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from triton_router.routing.retrying import Retrying
 from triton_router.routing.roster import Roster
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
+from triton_router.routing.testimony import testify
 from triton_router.routing.types import COPIES, Verdict
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class RoutingEngine:
                     self._learn(decision, outcome, now)
                 return
             if decision.witnesses or decision.judges:
-                self._testify(decision, outcome.verdict, outcome.latency_ms)
+                testify(decision, self._chooser.yardstick.profile, outcome.verdict, outcome.latency_ms)
             match outcome.verdict:
                 case Verdict.SUCCESS:
                     candidate.succeeded += asked
@@ -356,7 +357,7 @@ class RoutingEngine:
             return
         decision.is_given_up = True
         if decision.witnesses or decision.judges:
-            self._testify(decision, Verdict.TARGET_ERROR, 0.0)
+            testify(decision, self._chooser.yardstick.profile, Verdict.TARGET_ERROR, 0.0)
         candidate = decision.candidate
         if decision.reason not in COPIES:
             candidate.failed += 1
@@ -378,25 +379,6 @@ class RoutingEngine:
             candidate.confidence = self._learner.confidence(candidate)
             candidate.health.most_pause_s = JUDGED_PAUSE_S if candidate.target.name in self._roles.judged else inf
 
-    def _testify(self, decision: RoutingDecision, verdict: Verdict, latency_ms: float) -> None:
-        """Tell the witnesses of a decision how it ended, before anything is learned from that.
-
-        The yardstick is what the first stable target needs for the same request. Judges hear of no latency where more
-        of it was waiting for others than work, and else of what goes beyond the waiting that was to be expected: that
-        is known best by whom it happens to, because one that was never busy knows little of it.
-        """
-        usual, own, load = self._chooser.yardstick.profile, decision.candidate.profile, decision.load
-        usual_ms = usual.predict_alone(decision.work, decision.context.batch_size)
-        for witness in decision.witnesses:
-            witness.note(verdict, latency_ms, _log_ratio(latency_ms, usual_ms))
-        if not decision.judges:
-            return
-        if load.in_flight:
-            is_known = load.most_wait_ms(usual_ms) <= usual_ms
-            usual_ms += max(usual.wait_of(usual_ms, *load), own.wait_of(usual_ms, *load)) if is_known else nan
-        for judge in decision.judges:
-            judge.note(verdict, latency_ms, _log_ratio(latency_ms, usual_ms))
-
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         if self._rules.learn:
             self._learn_figures(decision, outcome, now)
@@ -414,7 +396,3 @@ class RoutingEngine:
             decision.candidate.profile.record_memory(outcome.memory_mb)
         if outcome.power_w:
             decision.candidate.profile.record_power(outcome.power_w)
-
-
-def _log_ratio(latency_ms: float, usual_ms: float) -> float:
-    return log(latency_ms / usual_ms) if latency_ms > 0.0 < usual_ms else nan
