@@ -65,6 +65,10 @@ http {{
         default {stable};
     }}
 
+    # nginx 1.27.4 and later: a reload waits this long before it closes a client's idle connection, and tells the client
+    # with its next answer. Without this line a client can lose one request, sent while its connection was being closed.
+    # keepalive_min_timeout 2s;
+
     upstream triton {{
         server {server};
         keepalive 64;
