@@ -14,14 +14,15 @@ from triton_router.config.router_config import RouterConfig
 from triton_router.repository.plan import TARGETS
 from triton_router.routing.policies import POLICIES
 from triton_router.serving.capabilities import FIRST_RELEASE
-from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MODEL_FAMILIES
+from triton_router.telemetry.families import MERGING_FAMILIES, MODEL_FAMILIES
 from triton_router.telemetry.parity_metrics import PARITY_FAMILIES
 from triton_router.telemetry.rollout_metrics import EXPERIMENT_FAMILIES, ROLLOUT_FAMILIES
+from triton_router.telemetry.target_families import TARGET_FAMILIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ALL_FAMILIES = (
-    *FAMILIES,
+    *TARGET_FAMILIES,
     *MODEL_FAMILIES,
     *MERGING_FAMILIES,
     *PARITY_FAMILIES,

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from triton_router.telemetry.metrics import ModelFamily
+from triton_router.telemetry.families import Family
 
 RESULTS = ("agrees", "differs", "failed")
 
 PARITY_FAMILIES = (
     *(
-        ModelFamily(
+        Family(
             "triton_router_comparisons_total",
             "Answers of the target that were compared with another's to the same request, by what was found",
             labels=(("result", result),),
         )
         for result in RESULTS
     ),
-    ModelFamily(
+    Family(
         "triton_router_quarantined",
         "1 while the target gets no requests because its answers differ from the reference's",
         kind="GAUGE",
     ),
-    ModelFamily(
+    Family(
         "triton_router_largest_difference",
         "Largest difference seen of a floating point element, as a share of the largest magnitude in its output",
         kind="GAUGE",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from triton_router.experiments.gate import GATE_TESTS
 from triton_router.experiments.rollout_plan import PAUSED, PROMOTED, ROLLED_BACK, RUNNING
-from triton_router.telemetry.metrics import ModelFamily
+from triton_router.telemetry.families import Family
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,13 +21,11 @@ _PHASES = {RUNNING: 1.0, PAUSED: 2.0, PROMOTED: 3.0, ROLLED_BACK: 4.0}
 _FIGURES = ("latency", "failures", "sample_ratio")
 
 
-def _by(
-    label: str, values: Iterable[str], name: str, description: str, kind: str = "COUNTER"
-) -> tuple[ModelFamily, ...]:
-    return tuple(ModelFamily(name, description, kind, ((label, value),)) for value in values)
+def _by(label: str, values: Iterable[str], name: str, description: str, kind: str = "COUNTER") -> tuple[Family, ...]:
+    return tuple(Family(name, description, kind, ((label, value),)) for value in values)
 
 
-def _arms(prefix: str, arms: tuple[str, str]) -> tuple[ModelFamily, ...]:
+def _arms(prefix: str, arms: tuple[str, str]) -> tuple[Family, ...]:
     return (
         *_by("arm", arms, f"{prefix}_requests_total", "Requests of the arm that its targets answered or failed"),
         *_by("arm", arms, f"{prefix}_failures_total", "Those that they failed"),
@@ -36,13 +34,13 @@ def _arms(prefix: str, arms: tuple[str, str]) -> tuple[ModelFamily, ...]:
 
 
 ROLLOUT_FAMILIES = (
-    ModelFamily(f"{ROLLOUT}_share", "Share of the requests that the canary gets now, 0 to 1", "GAUGE"),
-    ModelFamily(
+    Family(f"{ROLLOUT}_share", "Share of the requests that the canary gets now, 0 to 1", "GAUGE"),
+    Family(
         f"{ROLLOUT}_phase",
         "0 without a rollout, 1 while it runs, 2 paused, 3 promoted, 4 rolled back",
         "GAUGE",
     ),
-    ModelFamily(f"{ROLLOUT}_step", "Number of the step that the canary has reached; 0 where there is none", "GAUGE"),
+    Family(f"{ROLLOUT}_step", "Number of the step that the canary has reached; 0 where there is none", "GAUGE"),
     *_by(
         "test",
         GATE_TESTS,
@@ -51,7 +49,7 @@ ROLLOUT_FAMILIES = (
         "GAUGE",
     ),
     *_by("event", _EVENTS, f"{ROLLOUT}_transitions_total", "Changes of rollouts, as in the audit log"),
-    ModelFamily(f"{ROLLOUT}_errors_total", "States of rollouts and experiments that could not be read or written"),
+    Family(f"{ROLLOUT}_errors_total", "States of rollouts and experiments that could not be read or written"),
     *_arms(ROLLOUT, ("canary", "stable")),
 )
 """Every metric of a rollout; docs/metrics.md describes each."""

@@ -10,7 +10,9 @@ from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import Outcome, RoutingContext, Target, Verdict
-from triton_router.telemetry.metrics import FAMILIES, MERGING_FAMILIES, MODEL_FAMILIES, MetricsFlusher
+from triton_router.telemetry.families import MERGING_FAMILIES, MODEL_FAMILIES
+from triton_router.telemetry.metrics import MetricsFlusher
+from triton_router.telemetry.target_families import TARGET_FAMILIES
 from triton_router.testing.fake_stub import FakeStub
 
 
@@ -34,7 +36,7 @@ def test_counts_are_published_once_each() -> None:
     assert shown["triton_router_requests_total", "client_error"] == 0
     assert shown["triton_router_in_flight", None] == 1
     assert abs(shown["triton_router_latency_seconds_total", None] - 0.010) < 1e-9
-    assert {name for name, _ in shown} == {family.name for family in (*FAMILIES, *MODEL_FAMILIES)}
+    assert {name for name, _ in shown} == {family.name for family in (*TARGET_FAMILIES, *MODEL_FAMILIES)}
     assert all(dict(labels)["model"] == "routed" for _, labels in stub.metrics)
 
 
