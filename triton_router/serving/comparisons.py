@@ -291,7 +291,10 @@ def _copied(exchange: Exchange) -> CopiedRequest | None:
 
 
 def _arrays(response: Response) -> dict[str, NDArray[Any]] | None:
-    """Return a response's outputs; None if they do not lie in this machine's memory."""
+    """Return a response's outputs; None if they do not lie in this machine's memory.
+
+    That costs nothing: they lie in shared memory, but for strings, which the stub has made when the response came.
+    """
     tensors = response.output_tensors()
     if not all(tensor.is_cpu() for tensor in tensors):
         return None

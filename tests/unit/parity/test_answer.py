@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from triton_router.parity.answer import MAX_ELEMENTS, compared, kept
+from triton_router.parity.answer import MAX_ELEMENTS, MOST_STRINGS, MOST_TEXT, compared, kept
 from triton_router.parity.tolerance import TOLERANCES
 
 if TYPE_CHECKING:
@@ -46,3 +46,35 @@ def test_a_large_answer_is_thinned_before_it_is_copied() -> None:
     answer = kept({"attention_mask": np.ones((64, 64), np.int64)}, {"Y": values}, EXACT)
     assert 0 < answer.outputs["Y"].size <= MAX_ELEMENTS
     assert Counted.taken <= 2 * MAX_ELEMENTS
+
+
+@pytest.mark.parametrize("count", [1, 7, MOST_STRINGS, 50 * MOST_STRINGS])
+@pytest.mark.parametrize("argmax", [False, True])
+def test_long_strings_are_thinned_as_well(count: int, argmax: bool) -> None:
+    """However long they are and however many, what is kept of an output is bounded, and none of theirs is held."""
+    values = np.array([b"x" * (1000 + 3 * MOST_TEXT // min(count, 100))] * count, dtype=object).reshape(count, 1)
+    tolerance = EXACT.of_outputs(argmax=frozenset({"Y"} if argmax else ()), ignore=frozenset())
+    answer = kept({}, {"Y": values}, tolerance)
+    texts = answer.outputs["Y"].reshape(-1)
+    assert 0 < texts.size <= MOST_STRINGS
+    assert sum(map(len, texts)) <= MOST_TEXT + MOST_STRINGS * 32
+    assert not compared(answer, kept({}, {"Y": values.copy()}, tolerance), tolerance).exceeds(tolerance)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"a" * 10, b"a" * 9 + b"b"),
+        (b"a" * MOST_TEXT, b"a" * (MOST_TEXT - 1) + b"b"),
+        (b"a" * 4 * MOST_TEXT, b"a" * 2 * MOST_TEXT + b"b" * 2 * MOST_TEXT),
+        (b"a" * 4 * MOST_TEXT, b"a" * (4 * MOST_TEXT + 1)),
+        ("a" * 4 * MOST_TEXT, "a" * (4 * MOST_TEXT + 1)),
+        (b"", b"0:"),
+        (1, 2),
+    ],
+    ids=["short", "as much as is kept", "from the middle on", "one more", "one more, as text", "none", "no text"],
+)
+def test_strings_that_differ_do_so_when_they_are_thinned(one: object, other: object) -> None:
+    """In a letter where all of it is kept, in length or from some letter on where it is not."""
+    answers = [kept({}, {"Y": np.array([[value]], dtype=object)}, EXACT) for value in (one, other)]
+    assert compared(answers[0], answers[1], EXACT).agreement == 0.0
