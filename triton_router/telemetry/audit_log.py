@@ -46,6 +46,11 @@ class AuditLog:
         self._instance = instance
         self._waiting: deque[str] = deque(maxlen=_MOST_WAITING)
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether changes could not be written yet."""
+        return bool(self._waiting)
+
     def write(self, rollout: str, changes: Iterable[Transition]) -> bool:
         """Write changes, and those that could not be written before; on the disk before this returns.
 

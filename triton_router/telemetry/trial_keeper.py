@@ -110,12 +110,12 @@ class TrialKeeper:
             before = self._rollout_id()
             going_on = [state["id"] for _, state in self._states()]
             changes = self._engine.follow(trials, self._clock())
-            if not self._rollout_id():
-                self._note(before, changes)
-                changes = []
+            # At once: that has happened, whatever becomes of the other settings.
+            self._note(self._rollout_id() or before, changes)
+            self._is_urgent |= bool(changes)
             self._resume(besides=going_on)
             yield
-            self._round(changes)
+            self._round()
 
     def look(self) -> None:
         """Look once."""
@@ -130,6 +130,8 @@ class TrialKeeper:
         with self._lock:
             self._save(urgent=True)
             if self._log is not None:
+                if self._log.has_waiting:
+                    self._write_down(self._log, "", ())
                 self._log.close()
             if self._files is not None:
                 self._files.close()
@@ -194,7 +196,7 @@ class TrialKeeper:
             else:
                 self._tell(f"routed model {self._model!r}: {kind} {name} goes on where it was")
 
-    def _round(self, changes: Sequence[Transition] = ()) -> None:
+    def _round(self) -> None:
         files = self._files
         if files is not None:
             if not files.is_claimed and self._claim(files):  # as when the disk was full at the start
@@ -205,7 +207,7 @@ class TrialKeeper:
                 self._remark(problem)
             files.problems.clear()
         peers = [state for other in self._others for state in other.rollouts.values()]
-        changes = [*changes, *self._engine.step(self._clock(), peers)]
+        changes = self._engine.step(self._clock(), peers)
         self._note(self._rollout_id(), changes)
         self._save(urgent=bool(changes))
         self._solve("gate")
@@ -227,7 +229,7 @@ class TrialKeeper:
                 f"routed model {self._model!r}: what rollouts and experiments come to is kept in memory only, as there "
                 "is no state directory: the next start begins anew, and other instances know nothing of it"
             )
-        if self._log is not None and rollout:
+        if self._log is not None and (rollout or self._log.has_waiting):
             self._write_down(self._log, rollout, changes)
         if self._leads:
             for change in changes:

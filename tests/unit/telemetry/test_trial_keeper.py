@@ -382,3 +382,38 @@ def test_a_place_that_comes_back_takes_no_rollback_back(place: Path, clock: Cloc
     assert (second.rollout()["phase"], second.keeper.status()["problem"]) == ("rolled_back", "")
     second.kill()
     assert Instance(place, Trials(plan=PLAN), clock).rollout()["phase"] == "rolled_back"
+
+
+@pytest.mark.parametrize("trials", [Trials(), Trials(plan=replace(PLAN, outcome="abort"))], ids=["remove", "abort"])
+def test_what_was_decided_is_told_whatever_happens_to_the_settings(place: Path, clock: Clock, trials: Trials) -> None:
+    """The rollout has changed by then: its line stands once, and the end of it outlives the process."""
+    instance = Instance(place, Trials(plan=PLAN), clock)
+    with pytest.raises(KeyError), instance.keeper.following(trials):
+        raise KeyError("a defect in what follows the other settings")
+    instance.keeper.look()
+    event = "abort" if trials.plan else "remove"
+    assert [entry[0] for entry in events(place)] == ["begin", event]
+    assert instance.keeper.transitions == {"begin": 1, event: 1}
+    assert any(f"rollout v2: {event} by" in line for line in instance.told)
+    instance.kill()
+    phase = "rolled_back" if trials.plan else "running"
+    assert Instance(place, Trials(plan=PLAN), clock).rollout()["phase"] == phase
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["at its end", "at the next look"])
+def test_the_last_line_of_a_rollout_that_met_a_full_disk_is_written(place: Path, clock: Clock, ends: bool) -> None:
+    """No rollout follows it that would bring it along."""
+    instance = Instance(place, Trials(plan=PLAN), clock)
+    instance.keeper._log.close()  # type: ignore[union-attr] - the file is to be opened anew
+    place.rename(place.with_name("aside"))
+    place.write_text("a file where the directory should be")
+    instance.follow(Trials())
+    assert "rollouts.jsonl cannot be written" in instance.keeper.status()["problem"]
+    place.unlink()
+    place.with_name("aside").rename(place)
+    if ends:
+        instance.keeper.close()
+    else:
+        instance.keeper.look()
+        assert instance.keeper.status()["problem"] == ""
+    assert [entry[0] for entry in events(place)] == ["begin", "remove"]
