@@ -74,6 +74,7 @@ class InstanceFiles(Generic[_State]):
         self._file: Path | None = None
         self._lock = -1
         self._unread = ""
+        self._passed_over: set[Path] = set()
         self._read: dict[str, _Read[_State]] = {}
 
     @property
@@ -84,17 +85,19 @@ class InstanceFiles(Generic[_State]):
     def claim(self) -> _State | None:
         """Take a file that no other process holds, and return what it says; None where it says nothing.
 
+        A lock that lies there and cannot be opened, as another user's, is passed over, which is a problem to tell.
+
         Raises:
             OSError: None can be had.
         """
         make_private_directory(self.path)
         for number in range(MOST_INSTANCES):
             file = self.path / f"{self._stem}@{self._host}-{number}{self._suffix}"
-            descriptor = _held(file.with_name(f"{file.name}.lock"))
-            if descriptor is not None:
+            descriptor = self._opened(file.with_name(f"{file.name}.lock"))
+            if descriptor is not None and _is_held(descriptor):
                 self._file, self._lock = file, descriptor
                 return self._own(file)
-        raise BlockingIOError(f"{MOST_INSTANCES} instances on this host hold one each")
+        raise BlockingIOError(f"none of the {MOST_INSTANCES} that one host may have is free")
 
     def save(self, state: _State, *, twice: bool = False) -> None:
         """Replace this instance's file.
@@ -139,6 +142,19 @@ class InstanceFiles(Generic[_State]):
             os.close(self._lock)
             self._lock = -1
             self._file = None
+
+    def _opened(self, lock: Path) -> int | None:
+        """Return a lock as an open file; None where what lies there cannot be opened."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            return os.open(lock, flags, FILE_MODE)
+        except OSError as error:
+            if not os.path.lexists(lock):  # none can be made, whatever its number
+                raise
+            if lock not in self._passed_over:
+                self._passed_over.add(lock)
+                self.problems.append(_in_the_way(lock, error))
+            return None
 
     def _own(self, file: Path) -> _State | None:
         try:
@@ -187,19 +203,25 @@ class InstanceFiles(Generic[_State]):
         return {file.name: (version, file) for version, file in found[:MOST_INSTANCES]}
 
 
-def _held(path: Path) -> int | None:
-    """Return a lock as an open file, or None if another process has it. It is free as soon as that one has ended."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, FILE_MODE)
+def _is_held(descriptor: int) -> bool:
+    """Take an open lock, or close it where another process has it. It is free as soon as that one has ended."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        return None
+        return False
     except OSError:
         os.close(descriptor)
         raise
-    return descriptor
+    return True
+
+
+def _in_the_way(lock: Path, error: OSError) -> str:
+    owner = lock.lstat().st_uid
+    return (
+        f"{lock} cannot be opened: {error.strerror}; it belongs to user {owner}, and this is user {os.geteuid()}. It "
+        "is passed over, with what was known beside it: give both to this user, or remove them"
+    )
 
 
 def _in_words(error: BaseException) -> str:
