@@ -6,8 +6,10 @@ stays what it was, an estimate or a mean of earlier readings.
 
 from __future__ import annotations
 
-from threading import Event, Thread
+from math import inf
 from typing import TYPE_CHECKING, Protocol
+
+from triton_router.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,20 +49,19 @@ class PowerSampling:
         self._warn = warn
         self._misses = dict.fromkeys(meters, 0)
         self._last: dict[Backend, str] = {}
-        self._closing = Event()
-        self._thread: Thread | None = None
+        self._rounds = Rounds("power", self.sample, INTERVAL_S)
+        self._is_running = False
 
     def start(self) -> None:
         """Begin, if there is anything to read."""
         if not self._meters:
             return
-        thread = Thread(target=self._run, name="power", daemon=True)
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._warn(f"power is not measured: {error}")
-            return
-        self._thread = thread
+        else:
+            self._is_running = True
 
     def add(self, meters: Mapping[Backend, PowerReader]) -> None:
         """Read further meters from now on; those of backends that are measured already are not needed."""
@@ -69,14 +70,14 @@ class PowerSampling:
             return
         self._misses = {**self._misses, **dict.fromkeys(new, 0)}
         self._meters = {**self._meters, **new}  # the thread goes through the one before, or through this one
-        if self._thread is None or not self._thread.is_alive():
+        if self._is_running:
+            self._rounds.wake()
+        else:
             self.start()
 
     def close(self) -> None:
         """Stop."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
 
     def sample(self) -> None:
         """Read every meter once: its figure counts if one and the same target was at work before and after."""
@@ -89,6 +90,8 @@ class PowerSampling:
             self._misses[backend] = 0 if watts is not None else self._misses[backend] + 1
             if watts is not None and busy and busy == before:
                 self._engine.record_power(busy, watts)
+        is_hopeless = all(misses >= _HOPELESS for misses in self._misses.values())
+        self._rounds.every_s = inf if is_hopeless else INTERVAL_S  # until another meter comes
 
     def status(self) -> dict[str, str]:
         """Return for each backend what its meter is, or why there is none."""
@@ -96,9 +99,3 @@ class PowerSampling:
             backend.value: f"{meter.name}: {meter.problem}" if meter.problem else meter.name
             for backend, meter in self._meters.items()
         }
-
-    def _run(self) -> None:
-        while not self._closing.wait(INTERVAL_S):
-            self.sample()
-            if all(misses >= _HOPELESS for misses in self._misses.values()):
-                return

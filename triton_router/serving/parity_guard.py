@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 import traceback
 from math import inf
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 
 from triton_router.config.parity_of import Comparing, Pair, comparing_of
 from triton_router.parity.input_summary import summary
+from triton_router.rounds import Rounds
 from triton_router.serving.divergence_log import DivergenceLog
 from triton_router.serving.parity_tally import Tally
 from triton_router.serving.target_verdicts import TargetVerdicts, VerdictPlaces
@@ -99,9 +100,7 @@ class ParityGuard:
         self._saved_at = -inf
         self._problem = ""
         self._hurry: Callable[[float], None] = _nothing
-        self._wake = Event()
-        self._closing = False
-        self._thread: Thread | None = None
+        self._rounds = Rounds("parity", self._turn, _LOOK_EVERY_S, failed=self._tell_of_defect)
 
     def go_by(self, config: RouterConfig) -> None:
         """Guard by these settings from now on."""
@@ -113,7 +112,7 @@ class ParityGuard:
             self._quarantines, self._log.keeps_inputs = config.parity.quarantine, config.parity.keep_inputs
             self._verdicts.go_by(comparing, config.parity)
             self._tallies = {name: tally for name, tally in self._tallies.items() if name in comparing.targets}
-        self._wake.set()
+        self._rounds.wake()
 
     def start(self, hurry: Callable[[float], None]) -> None:
         """Take over what was kept, and renew quarantines until closed.
@@ -124,20 +123,14 @@ class ParityGuard:
         self._hurry = hurry
         self._take_over()
         self.look()
-        thread = Thread(target=self._run, name="parity", daemon=True)
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._warn(f"targets whose answers differ are not kept out: {error}")
-            return
-        self._thread = thread
 
     def close(self) -> None:
         """Stop, and keep what is known."""
-        self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
         self._save()
         if self._places is not None:
             self._places.close()
@@ -251,7 +244,8 @@ class ParityGuard:
         """Keep the verdicts, if one has changed; not each figure at once, but whoever goes or returns."""
         with self._lock:
             states, out = self._verdicts.states(), set(self._verdicts.quarantined())
-        is_early = self._clock() < self._saved_at + _SAVE_EVERY_S and out == self._saved_out and not self._closing
+        is_last, is_same = self._rounds.is_closing, out == self._saved_out
+        is_early = self._clock() < self._saved_at + _SAVE_EVERY_S and is_same and not is_last
         if self._places is None or not self._has_place or is_early or states == self._saved:
             return
         try:
@@ -263,20 +257,14 @@ class ParityGuard:
             self._verdicts.problem = ""
         self._saved, self._saved_out, self._saved_at, self._problem = states, out, self._clock(), ""
 
-    def _run(self) -> None:
-        while not self._closing:
-            self._wake.wait(_LOOK_EVERY_S)
-            self._wake.clear()
-            try:
-                self._turn()
-            except Exception:  # noqa: BLE001 - a defect in one look must not end the thread that takes the next
-                self._warn(f"answers that differ could not be judged:\n{traceback.format_exc()}")
-
     def _turn(self) -> None:
         self._take_over()
         self._hear()
         self.look()
         self._save()
+
+    def _tell_of_defect(self, _: Exception) -> None:
+        self._warn(f"answers that differ could not be judged:\n{traceback.format_exc()}")
 
 
 def _nothing(_: float) -> None:

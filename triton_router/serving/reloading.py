@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 import traceback
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from triton_router.config.loading import MAX_DOCUMENT_BYTES
 from triton_router.config.watched_file import WatchedFile
 from triton_router.errors import ConfigError, TritonRouterError
+from triton_router.rounds import Rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,8 +44,7 @@ class Reloading:
         self._warn = warn
         self._problem = ""
         self._followed_at = time.time()
-        self._closing = Event()
-        self._thread: Thread | None = None
+        self._rounds = Rounds("reloading", self.look, LOOK_EVERY_S)
 
     def start(self, follow: Callable[[str], None]) -> None:
         """Begin to look.
@@ -55,19 +54,14 @@ class Reloading:
                 then changed nothing.
         """
         self._follow = follow
-        thread = Thread(target=self._run, name="reloading", daemon=True)
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._refuse(f"no thread watches {self._path}: {error}")
-            return
-        self._thread = thread
 
     def close(self) -> None:
         """Look no more. What is being followed is followed to its end."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
 
     def status(self) -> dict[str, Any]:
         """Return what ``triton-router status`` shows."""
@@ -103,10 +97,6 @@ class Reloading:
             self.followed += 1
             self._followed_at = time.time()
             self._problem = ""
-
-    def _run(self) -> None:
-        while not self._closing.wait(LOOK_EVERY_S):
-            self.look()
 
     def _refuse(self, problem: str) -> None:
         self.refused += 1

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 import traceback
-from threading import Event, Thread
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from triton_router.rounds import Rounds
 from triton_router.serving.stub_processes import Seen, StubDeaths, stubs_of
 
 if TYPE_CHECKING:
@@ -90,32 +91,25 @@ class TargetWatch:
         self.deaths_seen = 0
         """Processes of targets that died, so far."""
         self._counted: set[int] = set()
-        self._wake = Event()
-        self._closing = False
-        self._thread: Thread | None = None
+        self._rounds = Rounds("target-watch", self._round, failed=self._tell_of_defect)
 
     def follow(self, targets: Iterable[TargetConfig], interval_s: float) -> None:
         """Watch these targets from now on, this often; never where the interval is 0."""
         self._targets = tuple(WatchedTarget(target.name, target.model, target.version) for target in targets)
         self._interval_s = interval_s
-        self._wake.set()
+        self._rounds.every_s = interval_s or inf
+        self._rounds.wake()
 
     def start(self) -> None:
         """Begin; `follow` says with what."""
-        thread = Thread(target=self._run, name="target-watch", daemon=True)
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._warn(f"targets are not watched: {error}")
-            return
-        self._thread = thread
 
     def close(self) -> None:
         """Stop; waits for a look that is under way, a second or so for each target at worst."""
-        self._closing = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
 
     def look(self) -> None:
         """Look once, and tell what was found."""
@@ -129,7 +123,7 @@ class TargetWatch:
         self._live = watched.live
         problems = dict(self._problems)
         for target in self._targets:
-            if self._closing:
+            if self._rounds.is_closing:
                 return
             lost = [str(death) for death in dead if stubs_of([death.stub], target.model, target.version)]
             problem = "; ".join(lost) or self._unready(target)
@@ -173,12 +167,9 @@ class TargetWatch:
     def _valid_s(self) -> float:
         return max(_LEAST_VALID_S, _VALID_INTERVALS * self._interval_s)
 
-    def _run(self) -> None:
-        while not self._closing:
-            try:
-                if self._interval_s > 0:
-                    self.look()
-            except Exception:  # noqa: BLE001 - a defect in one look must not end the thread that takes the next
-                self._warn(f"targets could not be looked at:\n{traceback.format_exc()}")
-            self._wake.wait(self._interval_s or None)
-            self._wake.clear()
+    def _round(self) -> None:
+        if self._interval_s > 0:
+            self.look()
+
+    def _tell_of_defect(self, _: Exception) -> None:
+        self._warn(f"targets could not be looked at:\n{traceback.format_exc()}")

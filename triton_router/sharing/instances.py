@@ -8,11 +8,10 @@ Nothing here may disturb serving: an instance that cannot share serves by itself
 from __future__ import annotations
 
 import time
-import traceback
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from triton_router.errors import UnavailableError
+from triton_router.rounds import Rounds
 from triton_router.sharing import layout
 from triton_router.sharing.board import Board, Peer
 from triton_router.sharing.owners import Owner, is_there
@@ -63,8 +62,7 @@ class Instances:
         self._save: Callable[[], None] = _nothing
         self._peers: dict[tuple[int, Owner], Peer] = {}
         self._problem = ""
-        self._closing = Event()
-        self._thread: Thread | None = None
+        self._rounds = Rounds("sharing", self._round, ALONE_EVERY_S)
 
     def join(self) -> None:
         """Take a place among the instances."""
@@ -118,20 +116,20 @@ class Instances:
         self._board = Board(file)
         self._board.see(self._peers.values())
         sharer.share(self._board)
-        thread = Thread(target=self._run, args=(file, self._board), name="sharing", daemon=True)
+        self._pace()
+        own = layout.slot_at(file.slot)
+        file.words[own + layout.WRITTEN] = file.words[layout.ASKED]
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._leave()
             self._fail(f"no thread shares with other instances: {error}")
             return
-        self._thread = thread
+        file.words[own + layout.SERVES] = 1
 
     def close(self) -> None:
         """Share no more."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
         self._leave()
 
     def status(self) -> dict[str, Any]:
@@ -146,22 +144,22 @@ class Instances:
         """Return the metrics of the whole model that are known here."""
         return {"triton_router_instances": self.status()["instances"]}
 
-    def _run(self, file: SharedFile, board: Board) -> None:
-        own = layout.slot_at(file.slot)
-        file.words[own + layout.WRITTEN] = file.words[layout.ASKED]
-        file.words[own + layout.SERVES] = 1
-        while not self._closing.wait(LOOK_EVERY_S if self._peers else ALONE_EVERY_S):
-            try:
-                if not file.is_mine():
-                    self._stop_sharing()
-                    return
-                file.beat()
-                if self._look_round(file):
-                    board.see(self._peers.values())
-                self._hear()
-                self._answer_askers(file, own)
-            except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
-                traceback.print_exc()
+    def _round(self) -> None:
+        file, board = self._file, self._board
+        if file is None or board is None:
+            return
+        if not file.is_mine():
+            self._stop_sharing()
+            return
+        file.beat()
+        if self._look_round(file):
+            self._pace()
+            board.see(self._peers.values())
+        self._hear()
+        self._answer_askers(file, layout.slot_at(file.slot))
+
+    def _pace(self) -> None:
+        self._rounds.every_s = LOOK_EVERY_S if self._peers else ALONE_EVERY_S
 
     def _look_round(self, file: SharedFile) -> bool:
         """Note who is there; return whether that has changed."""
@@ -196,6 +194,7 @@ class Instances:
             file.words[own + layout.WRITTEN] = asked
 
     def _stop_sharing(self) -> None:
+        self._rounds.stop()
         if self._sharer is not None:
             self._sharer.share(None)
         self._peers = {}

@@ -8,10 +8,9 @@ the new stub process share the series of the old one, and the server frees it un
 
 from __future__ import annotations
 
-import traceback
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
+from triton_router.rounds import Rounds
 from triton_router.telemetry.families import MERGING_FAMILIES, MODEL_FAMILIES
 from triton_router.telemetry.published import Published
 from triton_router.telemetry.target_families import counters
@@ -58,22 +57,20 @@ class MetricsFlusher:
         interval_s: float = INTERVAL_S,
         publishes: bool = True,
     ) -> None:
-        self._stub = stub
-        self._model = model
         self._snapshot = snapshot
         self._counts = counts
         self._by_target = ((MERGING_FAMILIES, merged), *further)
         self._observe = observe
-        self._interval_s = interval_s
         self._publishes = publishes
         self._inherited: dict[tuple[Family, str], float] = {}
         self.expect(snapshot())
-        self._closing = Event()
-        self._thread = Thread(target=self._run, name="metrics", daemon=True)
+        self._published = Published(stub, model, self._inherited)
+        self._rounds = Rounds("metrics", self._round, interval_s, ends_with_one=True)
 
     def start(self) -> None:
         """Begin publishing."""
-        self._thread.start()
+        _KEPT.append(self._published)
+        self._rounds.start()
 
     def expect(self, targets: Sequence[TargetSnapshot]) -> None:
         """Take note of targets as they begin: what was learned before has been counted by the one that learned it."""
@@ -82,33 +79,20 @@ class MetricsFlusher:
 
     def publish(self, *, interval_s: float, publishes: bool) -> None:
         """Go on in other intervals, or without publishing."""
-        self._interval_s = interval_s
+        self._rounds.every_s = interval_s
         self._publishes = publishes
 
     def close(self) -> None:
         """Publish once more and stop."""
-        self._closing.set()
-        self._thread.join()
+        self._rounds.close()
 
-    def _run(self) -> None:
-        published = Published(self._stub, self._model, self._inherited)
-        _KEPT.append(published)
-        while True:
-            last = self._closing.wait(self._interval_s)
-            try:
-                self._round(published)
-            except Exception:  # noqa: BLE001 - shown in the server's log; the next round may succeed
-                traceback.print_exc()
-            if last:
-                return
-
-    def _round(self, published: Published) -> None:
+    def _round(self) -> None:
         targets = self._snapshot()
         self._observe(targets)
         if not self._publishes:
             return
-        published.update(targets)
-        published.update_counts(MODEL_FAMILIES, self._counts())
+        self._published.update(targets)
+        self._published.update_counts(MODEL_FAMILIES, self._counts())
         for families, counted in self._by_target:
             for target, counts in counted().items():
-                published.update_counts(families, counts, target=target)
+                self._published.update_counts(families, counts, target=target)

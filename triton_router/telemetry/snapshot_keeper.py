@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import contextmanager
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from triton_router.rounds import Rounds
 from triton_router.telemetry.inheritance import inherit
 from triton_router.telemetry.snapshot_file import MAX_ORIGINS, Snapshot, TargetState, identity_of
 
@@ -55,11 +56,9 @@ class SnapshotKeeper:
         self._model, self._instance = identity
         self._warn = warn
         self._origins: tuple[str, ...] = (secrets.token_hex(8),)
-        self._closing = Event()
         self._lock = Lock()
-        self._thread: Thread | None = None
+        self._rounds = Rounds("snapshots", self.save)
         self._state: State | None = None
-        self._interval_s = 0.0
         self._last: dict[str, TargetState] = {}
         self._problem = ""
         self._saved_at = 0.0
@@ -94,14 +93,11 @@ class SnapshotKeeper:
             interval_s: Seconds between two snapshots.
         """
         self._state = state
-        self._interval_s = interval_s
-        thread = Thread(target=self._run, name="snapshots", daemon=True)
+        self._rounds.every_s = interval_s
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._fail(f"no thread writes snapshots: {error}")
-            return
-        self._thread = thread
 
     def known_of(self, targets: Sequence[TargetConfig]) -> dict[str, TargetProfile]:
         """Return what this instance's snapshots, or else others', hold of targets that were not there at the start."""
@@ -117,13 +113,11 @@ class SnapshotKeeper:
             yield
             self._targets = targets
             self._identities = {settings.name: identity_of(settings) for settings in targets}
-            self._interval_s = interval_s
+            self._rounds.every_s = interval_s
 
     def close(self) -> None:
         """Stop, and write once more."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
         self.save()
 
     def save(self) -> None:
@@ -151,10 +145,6 @@ class SnapshotKeeper:
             "problem": self._problem,
             "remarks": self._remarks,
         }
-
-    def _run(self) -> None:
-        while not self._closing.wait(self._interval_s):
-            self.save()
 
     def _write(self, targets: dict[str, TargetState]) -> None:
         now = time.time()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import contextmanager
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from triton_router.experiments.rollout_plan import ENDED
+from triton_router.rounds import Rounds
 from triton_router.telemetry.audit_log import AuditLog
 from triton_router.telemetry.trial_files import MOST_KNOWN, TrialFiles, TrialState
 
@@ -78,8 +79,7 @@ class TrialKeeper:
         self._remarks: list[str] = []
         self._has_said_memory = False
         self._lock = Lock()
-        self._closing = Event()
-        self._thread: Thread | None = None
+        self._rounds = Rounds("trials", self.look, STEP_S, failed=self._tell_of_defect)
 
     def begin(self) -> None:
         """Go on where this instance, or another one, was; before anything is served.
@@ -94,13 +94,10 @@ class TrialKeeper:
 
     def start(self) -> None:
         """Look every second from now on."""
-        thread = Thread(target=self._run, name="trials", daemon=True)
         try:
-            thread.start()
+            self._rounds.start()
         except RuntimeError as error:
             self._fail("thread", f"no thread watches over rollouts: {error}")
-            return
-        self._thread = thread
 
     @contextmanager
     def following(self, trials: Trials) -> Generator[None]:
@@ -124,9 +121,7 @@ class TrialKeeper:
 
     def close(self) -> None:
         """Stop, write once more, and leave the files to the next."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._rounds.close()
         with self._lock:
             self._save(urgent=True)
             if self._log is not None:
@@ -156,13 +151,9 @@ class TrialKeeper:
             "remarks": self._remarks,
         }
 
-    def _run(self) -> None:
-        while not self._closing.wait(STEP_S):
-            try:
-                self.look()
-            except Exception as error:  # noqa: BLE001 - a defect must not end the thread that could roll a canary back
-                traceback.print_exc()
-                self._fail("gate", f"rollouts cannot be judged: {type(error).__name__}: {error}")
+    def _tell_of_defect(self, error: Exception) -> None:
+        traceback.print_exc()
+        self._fail("gate", f"rollouts cannot be judged: {type(error).__name__}: {error}")
 
     def _claim(self, files: TrialFiles) -> bool:
         """Take a file; whether it says where to go on."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from triton_router.config.printable import printable
 from triton_router.config.router_config import ROUTER_FILE, load_router_config
 from triton_router.errors import TritonRouterError
+from triton_router.rounds import Rounds
 from triton_router.serving.launcher.model_loading import reload_dead
 from triton_router.serving.stub_processes import StubDeaths, StubScan
 
@@ -88,19 +89,19 @@ class Watchdog:
         self._routed: set[Path] = set()
         self._cases: dict[str, Case] = {}
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._threads: list[threading.Thread] = []
+        # One thread looks, another repairs, so that a long load hides no death.
+        self._look_rounds = Rounds("watchdog", self.look, LOOK_EVERY_S, failed=self._tell_of_defect)
+        self._repair_rounds = Rounds("repairs", self.repair, LOOK_EVERY_S, failed=self._tell_of_defect)
 
     def start(self) -> None:
-        """Begin: one thread looks, another repairs, so that a long load hides no death."""
-        for name, step in (("watchdog", self.look), ("repairs", self.repair)):
-            thread = threading.Thread(target=self._run, args=(step,), name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        """Begin."""
+        self._look_rounds.start()
+        self._repair_rounds.start()
 
     def close(self) -> None:
         """Stop, without waiting for a load that is under way."""
-        self._closing.set()
+        self._repair_rounds.stop()
+        self._look_rounds.stop()
 
     def cases(self) -> dict[str, dict[str, object]]:
         """Return the models that have lost processes, by name."""
@@ -125,7 +126,7 @@ class Watchdog:
         seen = self._scan.look()
         self._routed |= {stub.directory for stub in seen.live if (stub.directory / ROUTER_FILE).is_file()}
         dead = self._deaths.update(seen, self._health.is_ready)
-        if self._closing.is_set():
+        if self._look_rounds.is_closing:
             return  # what ends now has been told to
         for death in dead:
             if death.stub.pid not in self._reported:
@@ -138,7 +139,7 @@ class Watchdog:
         with self._lock:
             due = [model for model, case in self._cases.items() if case.wanted and case.next_at <= now]
         for model in due:
-            if not self._closing.is_set():
+            if not self._repair_rounds.is_closing:
                 self._reload(model)
 
     def _report(self, death: Death) -> None:
@@ -183,18 +184,14 @@ class Watchdog:
             case.failures += bool(problem)
             case.repairs += not problem
             again = case.next_at - now
-        if problem and not self._closing.is_set():
+        if problem and not self._repair_rounds.is_closing:
             text = f"warning: model {printable(model)!r} could not be loaded afresh, next try in {again:g} s: "
             self._say(text + printable(problem))
         elif not problem:
             self._say(f"model {printable(model)!r} serves again, {now - began:.1f} s after its load began")
 
-    def _run(self, step: Callable[[], None]) -> None:
-        while not self._closing.wait(LOOK_EVERY_S):
-            try:
-                step()
-            except Exception:  # noqa: BLE001 - a defect at one step must not end what watches over a server
-                self._say(f"warning: the watchdog could not do its work:\n{traceback.format_exc()}")
+    def _tell_of_defect(self, _: Exception) -> None:
+        self._say(f"warning: the watchdog could not do its work:\n{traceback.format_exc()}")
 
 
 def _is_repaired_by(directory: Path, model: str) -> bool:
