@@ -115,6 +115,13 @@ class Experiment:
             "verdict": self._verdict(latency, failures, ratio),
         }
 
+    def copy(self) -> Experiment:
+        """Return it as it is now, to be reported while it goes on: a report takes milliseconds."""
+        copy = Experiment(self.split)
+        copy._began_at = self._began_at
+        copy._strata = self._strata.plus([Strata()])
+        return copy
+
     def evidence(self) -> dict[str, object]:
         """Return what other instances need to know: it adds up."""
         return {

@@ -233,7 +233,8 @@ class SplittingEngine(RoutingEngine):
     def experiment_report(self, now: float, peers: Sequence[object] = ()) -> dict[str, object] | None:
         """Return the experiment's results as of ``now`` (wall clock, seconds), those of ``peers`` included."""
         with self._lock:
-            return self._experiment.report(now, peers) if self._experiment is not None else None
+            experiment = self._experiment.copy() if self._experiment is not None else None
+        return experiment.report(now, peers) if experiment is not None else None
 
     def decide(
         self, context: RoutingContext, now: float, policy: Policy | None = None, arm: Arm | None = None

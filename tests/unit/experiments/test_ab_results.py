@@ -133,6 +133,16 @@ def test_instances_add_up() -> None:
     assert sum(arm["answers"] for arm in arms.values()) == 1500
 
 
+def test_a_copy_is_of_one_moment() -> None:
+    """It says the same, and goes on doing so while the experiment goes on."""
+    experiment = served(Experiment(split()), 1000, 8)
+    copy = experiment.copy()
+    then = report(experiment)
+    assert report(copy) == then
+    experiment.treatment.note(Verdict.SUCCESS, 1.0, 0.0)
+    assert report(copy) == then != report(experiment)
+
+
 def test_a_restart_changes_nothing() -> None:
     """Through JSON the report is the same; of other policies nothing is taken over, of another id it is refused."""
     experiment = served(Experiment(split()), 1000, 8)

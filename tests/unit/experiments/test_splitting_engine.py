@@ -202,3 +202,34 @@ def test_a_shadow_gets_no_request() -> None:
     engine.follow(Trials(), 1001.0)
     engine.reconfigure(policy_named("latency"), RoutingRules(explore=0.0, mirror=0.0))
     assert serve(engine).target.name == "c"
+
+
+class Peer(dict[str, object]):
+    """Evidence of another instance that notes whether requests had to wait while it was read."""
+
+    def __init__(self, engine: SplittingEngine, evidence: dict[str, object]) -> None:
+        super().__init__(evidence)
+        self._engine = engine
+        self.waited: set[bool] = set()
+
+    def __getitem__(self, key: str) -> object:
+        self.waited.add(self._engine._lock.locked())
+        return super().__getitem__(key)
+
+
+def test_requests_are_decided_while_the_evidence_of_others_is_read() -> None:
+    """For a report as for a step: files of many instances take milliseconds."""
+    engine, other = (make(Trials(SPLIT, PLAN)) for _ in range(2))
+    for number in range(100):
+        serve(other, str(number))
+    experiment, rollout = other.experiment_state(), other.rollout_state()
+    assert experiment is not None
+    assert rollout is not None
+    peers = Peer(engine, experiment), Peer(engine, rollout)
+    engine.step(1001.0, [peers[1]])
+    report = engine.experiment_report(1001.0, [peers[0]])
+    assert [peer.waited for peer in peers] == [{False}, {False}]
+    assert report is not None
+    found = report["arms"]
+    assert isinstance(found, dict)
+    assert sum(arm["answers"] for arm in found.values()) == 100
