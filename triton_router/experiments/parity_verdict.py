@@ -82,15 +82,6 @@ class ParityVerdict:
         if self.is_quarantined or not agrees:
             self._judge(self._runs, self.agreeing)
 
-    def identify(self, identity: str) -> bool:
-        """Judge anew if the target has become another one. Returns whether it has."""
-        if identity == self._identity:
-            return False
-        self._identity = identity
-        self._returns = 0
-        self._begin_anew()
-        return True
-
     def hear(self, peers: Sequence[object]) -> None:
         """Judge by what other instances saw of the same target as well: `evidence` of theirs.
 

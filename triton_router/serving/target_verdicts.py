@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from triton_router.config.parity_of import Comparing, Pair
 from triton_router.experiments.parity_verdict import ParityVerdict
-from triton_router.telemetry.snapshot_file import identity_of
+from triton_router.telemetry.snapshot_file import StatePart, TargetIdentity, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +44,17 @@ class VerdictPlaces(Protocol):
         ...
 
 
+class _Judged(StatePart):
+    """Whose answers a verdict is of, and whose they are held against."""
+
+    judged: TargetIdentity
+    by: TargetIdentity
+
+    def may_be(self, other: _Judged) -> bool:
+        """Whether a verdict on one holds for the other; see `TargetIdentity.may_be`."""
+        return self.judged.may_be(other.judged) and self.by.may_be(other.by)
+
+
 class TargetVerdicts:
     """The verdicts of one routed model. The caller holds a lock.
 
@@ -56,14 +67,20 @@ class TargetVerdicts:
         self._comparing = Comparing()
         self._bounds = (1.0, 0.0)
         self._verdicts: dict[str, ParityVerdict] = {}
+        self._judged: dict[str, _Judged] = {}
         # Of every target there ever was: one that comes back is known still.
         self._known: _States = {}
 
     def go_by(self, comparing: Comparing, parity: ParityConfig) -> None:
-        """Judge these targets from now on. A verdict stays while the target and its reference are the same."""
+        """Judge these targets from now on. A verdict stays while the target and its reference may be the same."""
         self._known |= self.states()
         self._comparing = comparing
         self._bounds = (parity.max_mismatch, parity.false_alarms)
+        targets, reference = comparing.targets, comparing.reference
+        self._judged = {
+            name: _Judged(judged=identity_of(targets[name]), by=identity_of(targets[reference]))
+            for name in comparing.guarded
+        }
         self._verdicts = {name: self._fresh(name) for name in comparing.guarded}
 
     def take_over(self, known: Mapping[str, dict[str, Any]]) -> None:
@@ -77,7 +94,7 @@ class TargetVerdicts:
     def hear(self, others: Sequence[Mapping[str, dict[str, Any]]]) -> None:
         """Judge by what other instances saw as well."""
         for name, verdict in self._verdicts.items():
-            verdict.hear([other[name] for other in others if name in other])
+            verdict.hear([_as_of(self._judged[name], other[name]) for other in others if name in other])
 
     def note(self, pair: Pair, *, agrees: bool) -> bool:
         """Note a comparison. Returns whether its target is quarantined or returns because of it."""
@@ -115,11 +132,23 @@ class TargetVerdicts:
 
     def _fresh(self, name: str) -> ParityVerdict:
         """Return a target's verdict: that of before, if it is of the same target, else a fresh one."""
-        targets, reference = self._comparing.targets, self._comparing.reference
-        identity = f"{identity_of(targets[name])!r} by {identity_of(targets[reference])!r}"
+        judged = self._judged[name]
+        identity = judged.model_dump_json()
         if name in self._known:
             try:
-                return ParityVerdict.from_state(*self._bounds, identity, self._known[name])
+                return ParityVerdict.from_state(*self._bounds, identity, _as_of(judged, self._known[name]))
             except ValueError as error:
                 self.problem = f"what was known of the answers of target {name!r} cannot be used: {error}"
         return ParityVerdict(*self._bounds, identity)
+
+
+def _as_of(judged: _Judged, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a verdict as one on these targets, if it may be on them; else as it is."""
+    identity, own = state.get("identity"), judged.model_dump_json()
+    if identity == own or not isinstance(identity, str):
+        return state
+    try:
+        of = _Judged.model_validate_json(identity)
+    except ValueError:  # it is of no target that there can be
+        return state
+    return {**state, "identity": own} if of.may_be(judged) else state

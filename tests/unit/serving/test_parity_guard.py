@@ -102,6 +102,12 @@ class Rig:
         settings = {"targets": TARGETS, "parity": {**STRICT, **parity}}
         self.guard.go_by(RouterConfig.model_validate(settings))
 
+    def version(self, **changes: dict[str, Any]) -> None:
+        """Guard targets that have become others, and look."""
+        targets = [{**target, **changes.get(str(target["name"]), {})} for target in TARGETS]
+        self.guard.go_by(RouterConfig.model_validate({"targets": targets, "parity": STRICT}))
+        self.guard.look()
+
     def note(self, problem: str = "", pair: Pair = INT8, times: int = 1) -> None:
         """Tell it of comparisons."""
         for _ in range(times):
@@ -185,13 +191,37 @@ def test_a_verdict_outlasts_the_process() -> None:
     again.guard.look()
     assert again.marks["int8"]
     other = Rig(places=places)
-    other.guard.go_by(
-        RouterConfig.model_validate(
-            {"targets": [TARGETS[0], {**TARGETS[1], "version": 2}], "parity": STRICT},
-        )
-    )
-    other.guard.look()
+    other.version(int8={"model": "another"})
     assert not other.marks.get("int8")
+
+
+@pytest.mark.parametrize("pinned", [{"int8": {"version": 1}}, {"fp32": {"version": 1}}], ids=["judged", "reference"])
+def test_to_write_down_the_version_that_is_served_brings_nobody_back(pinned: dict[str, dict[str, Any]]) -> None:
+    """As a rollout does when it begins: by an edit, at a restart, and where others follow sooner or later."""
+    places = Places()
+    rig = Rig(places=places)
+    rig.note("wrong", times=5)
+    rig.version(**pinned)
+    assert rig.marks["int8"]
+    rig.guard._save()
+    again = Rig(places=places)
+    again.version()
+    assert again.marks["int8"]
+    unaware, theirs = Rig(places=Places()), Places()
+    unaware.guard._places, theirs.peers = theirs, [places.kept]
+    unaware.guard._hear()
+    unaware.guard.look()
+    assert unaware.marks["int8"]
+
+
+def test_another_version_is_judged_anew() -> None:
+    """Of the target or of its reference: neither is guilty of what the one before it answered."""
+    for name in ("int8", "fp32"):
+        rig = Rig()
+        rig.version(**{name: {"version": 1}})
+        rig.note("wrong", times=5)
+        rig.version(**{name: {"version": 2}})
+        assert rig.marks["int8"] == ""
 
 
 def test_a_spoilt_verdict_is_told_and_begins_anew() -> None:
