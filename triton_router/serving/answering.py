@@ -47,7 +47,6 @@ class Answering:
         clock: Monotonic seconds.
 
     Attributes:
-        send: Has a further attempt of a request made, by whatever way its target's calls go.
         is_busy: Whether every worker there may be has something to do.
         has_waiting: Whether a request waits for its turn; if so...
         released: ... is called whenever a slot at a target has become free.
@@ -73,7 +72,6 @@ class Answering:
         # Setting and popping are atomic.
         self._under_way: dict[Exchange, None] = {}
         self._abandoned: dict[Attempt, None] = {}
-        self.send: Callable[[Attempt], None] = self.send_alone
         self.is_busy = pool.is_full
         self.has_waiting = False
         self.released: Callable[[], None] = _nothing
@@ -114,10 +112,6 @@ class Answering:
             self._under_way.pop(attempt.exchange, None)
             self.drop(attempt)
             raise
-
-    def send_alone(self, attempt: Attempt) -> None:
-        """Have a worker make an attempt in a call of its own."""
-        self.submit(partial(self.serve, attempt))
 
     def submit(self, job: Callable[[], None]) -> None:
         """Have a worker do a job of requests that have begun, or this thread if there is none to be had."""
@@ -344,7 +338,7 @@ class Answering:
             is_over = another is None and not exchange.is_answered and not exchange.attempts
             exchange.is_moving = is_over and hedge
         if another is not None:
-            self.send(another)
+            self.submit(partial(self.serve, another))
         elif is_over and hedge:  # the first attempt failed while a second was looked for
             self._move_on(exchange, now)
         elif is_over and exchange.claim():

@@ -20,7 +20,9 @@ from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.judge import NOBODY
-from triton_router.serving.merging import MergedCalls, Merging
+from triton_router.serving.lane_worker import LaneWorker
+from triton_router.serving.merged_calls import MergedCalls
+from triton_router.serving.merging import Merging
 from triton_router.serving.mirrors import Mirrors
 from triton_router.serving.relay import Relay
 from triton_router.serving.resilience_counts import ResilienceCounts
@@ -176,7 +178,9 @@ def assembled(
     counts = ResilienceCounts()
     failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)
     answering = Answering(finish, relay, WorkerPool(way.workers, name="dispatch"), failover, counts, clock=clock)
-    merging = Merging(way.lanes, MergedCalls(stub, forwarder, relay), answering, warn, clock=clock)
+    calls = MergedCalls(stub, forwarder, relay)
+    worker = LaneWorker(calls, answering, warn, clock=clock)
+    merging = Merging(way.lanes, calls, worker, answering, clock=clock)
     # A thread of their own: a copy to a slow target must not keep a request from a worker.
     mirrors = Mirrors(engine, finish, forwarder, relay, WorkerPool(_MIRRORS, name="mirrors"), clock=clock)
     mirrors.enabled = way.retry.idempotent

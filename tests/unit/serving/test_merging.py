@@ -21,7 +21,7 @@ from triton_router.routing.types import RoutingContext, Target
 from triton_router.serving.assembly import Way, assembled
 from triton_router.serving.call_lane import CallLane, LaneRequest
 from triton_router.serving.exchange import Attempt, Exchange
-from triton_router.serving.merging import MAX_STRINGS
+from triton_router.serving.merged_calls import MAX_STRINGS
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
