@@ -10,31 +10,28 @@ from __future__ import annotations
 
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from triton_router.config.parity_of import Comparing, Pair
-from triton_router.parity.answer import Answer, compared, kept
-from triton_router.parity.difference import Difference
+from triton_router.parity.answer import kept
 from triton_router.parity.sampling import Sampling
-from triton_router.routing.types import Outcome, Verdict
+from triton_router.routing.types import Verdict
 from triton_router.serving.copied_request import CopiedRequest, copied
 from triton_router.serving.copy_lane import CopyLane
+from triton_router.serving.second_answers import Live, SecondAnswers, outputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from triton_router.config.router_config import RouterConfig
     from triton_router.parity.tolerance import Tolerance
     from triton_router.routing.engine import RoutingEngine
-    from triton_router.routing.types import RoutingDecision
-    from triton_router.serving.answering import Finish
     from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.judge import Judge
+    from triton_router.serving.outcomes import Finish
     from triton_router.serving.relay import Relay
-    from triton_router.serving.stub import BlsRequest, Response
+    from triton_router.serving.stub import Response
 
 _FAR = 1_000_000
 """Requests after which is looked for a next sample where there is none in sight."""
@@ -58,14 +55,7 @@ class Sample:
 
     def answered(self, attempt: Attempt, verdict: Verdict, response: Response | None) -> None:
         """Take what the client was sent. It is read, never changed."""
-        self._comparisons.answered(self, attempt, response if verdict is Verdict.SUCCESS else None)
-
-
-class _Live(NamedTuple):
-    """What a client got, and how far another answer may be from it."""
-
-    answer: Answer
-    tolerance: Tolerance
+        self._comparisons.answered(self, attempt, verdict, response)
 
 
 class _Kind:
@@ -105,19 +95,14 @@ class Comparisons:
         rng: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
-        self._engine = engine
-        self._finish = finish
-        self._forwarder = forwarder
-        self._relay = relay
         self._judge = judge
+        self._asking = SecondAnswers(engine, finish, forwarder, relay, judge, clock=clock)
         self._is_busy = is_busy
         self._clock = clock
         self._comparing = Comparing()
         self._guard = CopyLane("comparisons", engine, Sampling(rng), clock=clock)
         self._shadow = CopyLane("shadow", engine, Sampling(rng), clock=clock)
         self._kinds = (_Kind(self._guard, self._guarded_pair), _Kind(self._shadow, self._shadow_pair))
-        self._turns: dict[Pair, int] = {}
-        self._turn = 0
         self.uncopied = 0
         self._arm()
 
@@ -129,7 +114,7 @@ class Comparisons:
         self._shadow.sampling.go_by(
             shadow.share if shadow and comparing.shadow else 0.0, shadow.budget if shadow else 0.0
         )
-        self._turns = {pair: turn for pair, turn in self._turns.items() if pair.judged in comparing.targets}
+        self._asking.forget_all_but(comparing.targets)
         self._arm()
 
     def hurry(self, every_s: float) -> None:
@@ -147,29 +132,43 @@ class Comparisons:
         except Exception:  # noqa: BLE001 - shown in the server's log; the request itself must go its way
             traceback.print_exc()
 
-    def answered(self, sample: Sample, attempt: Attempt, response: Response | None) -> None:
-        """Compare what a sampled request's client was sent; None where that is nothing to compare. Never raises."""
-        exchange = attempt.exchange
+    def answered(self, sample: Sample, attempt: Attempt, verdict: Verdict, response: Response | None) -> None:
+        """Have what a sampled request's client was sent compared, or questioned if it was refused. Never raises."""
         try:
-            outputs = _arrays(response) if response is not None else None
-            served_by = attempt.decision.target.name
-            for kind in sample.lanes:
-                pair = kind.pair(served_by) if outputs is not None else None
-                if pair is None or outputs is None:
-                    kind.lane.let_go(exchange)
-                    continue
-                tolerance = self._tolerance(kind, pair)
-                live = _Live(kept(sample.copy.inputs, outputs, tolerance), tolerance) if tolerance is not None else None
-                run = partial(self._run, kind.lane, sample.copy, attempt.decision, pair, live)
-                kind.lane.submit(exchange, run)
+            if verdict is Verdict.CLIENT_ERROR:
+                self._question(sample, attempt)
+            else:
+                self._compare(sample, attempt, response if verdict is Verdict.SUCCESS else None)
         except Exception:  # noqa: BLE001 - an output without an array, such as BF16: its client has it all the same
             for kind in sample.lanes:
-                kind.lane.let_go(exchange)
+                kind.lane.let_go(attempt.exchange)
 
     def close(self) -> None:
         """Wait for the copies under way, if there are any."""
         self._guard.close()
         self._shadow.close()
+
+    def _compare(self, sample: Sample, attempt: Attempt, response: Response | None) -> None:
+        exchange, served = attempt.exchange, attempt.decision
+        outputs = outputs_of(response) if response is not None else None
+        for kind in sample.lanes:
+            pair = kind.pair(served.target.name) if outputs is not None else None
+            if pair is None or outputs is None:
+                kind.lane.let_go(exchange)
+                continue
+            tolerance = self._tolerance(kind, pair)
+            live = Live(kept(sample.copy.inputs, outputs, tolerance), tolerance) if tolerance is not None else None
+            kind.lane.submit(exchange, partial(self._asking.compare, kind.lane, sample.copy, served, pair, live))
+
+    def _question(self, sample: Sample, attempt: Attempt) -> None:
+        """Find out whether who served a request is alone in taking it for faulty."""
+        exchange, served = attempt.exchange, attempt.decision
+        for kind in sample.lanes:
+            pair = kind.pair(served.target.name)
+            if pair is not None and pair.judged == served.target.name:
+                kind.lane.submit(exchange, partial(self._asking.question, kind.lane, sample.copy, served, pair))
+            else:
+                kind.lane.let_go(exchange)
 
     def _arm(self) -> None:
         """Set after how many requests, and when, is looked again."""
@@ -211,7 +210,7 @@ class Comparisons:
         elif canary and served_by != comparing.shadow:
             pairs = [pair for pair in pairs if pair.judged not in canary]
             pairs += [Pair(judged, served_by) for judged in canary]
-        return min(pairs, key=lambda pair: self._turns.get(pair, 0)) if pairs else None
+        return min(pairs, key=self._asking.turn_of) if pairs else None
 
     def _shadow_pair(self, served_by: str) -> Pair | None:
         shadow = self._comparing.shadow
@@ -223,79 +222,9 @@ class Comparisons:
             return None
         return self._comparing.tolerance(pair)
 
-    def _run(
-        self, lane: CopyLane, copy: CopiedRequest, served: RoutingDecision, pair: Pair, live: _Live | None
-    ) -> None:
-        """Ask the other target and compare, on a thread of the lane's own."""
-        self._turn += 1
-        self._turns[pair] = self._turn
-        begun_at = self._clock()
-        decision: RoutingDecision | None = None
-        try:
-            decision = self._engine.copy(served, pair.other_than(served.target.name), begun_at)
-            if decision is None:
-                return
-            lane.begin(decision)
-            verdict, response = self._answer(decision, copy)
-            if verdict is Verdict.CLIENT_ERROR and live is not None and pair.judged != served.target.name:
-                # Its clients would be told that they are at fault, which no count of its failures shows.
-                refusal = f"refuses what {pair.by!r} answers"
-                self._judge.note(pair, Difference(problem=refusal), refusal, copy.inputs)
-            elif response is None:
-                self._judge.note_failed(pair)
-            elif live is not None:
-                self._compare(pair, copy, live, response, is_live_judged=pair.judged == served.target.name)
-        except Exception:  # noqa: BLE001 - nobody waits for it; the server's log shows it
-            traceback.print_exc()
-        finally:
-            lane.end(decision, (self._clock() - begun_at) * 1e3)
-
-    def _answer(self, decision: RoutingDecision, copy: CopiedRequest) -> tuple[Verdict, Response | None]:
-        """Return how a copy ended, of which the engine has learned, and the target's answer; None if there is none."""
-        begun_at = self._clock()
-        verdict, response = Verdict.CANCELLED, None
-        try:
-            response = _executed(self._forwarder.copy_for(decision.target, copy, copy.inputs))
-            if response is not None:
-                verdict, _ = self._relay.relayed(response)
-        finally:
-            ended_at = self._clock()
-            self._finish(decision, Outcome(verdict, (ended_at - begun_at) * 1e3), ended_at)
-        return verdict, response if verdict is Verdict.SUCCESS else None
-
-    def _compare(
-        self, pair: Pair, copy: CopiedRequest, live: _Live, response: Response, *, is_live_judged: bool
-    ) -> None:
-        answer, tolerance = live
-        outputs = _arrays(response)
-        if outputs is None:
-            self._judge.note_failed(pair)
-            return
-        other = kept(copy.inputs, outputs, tolerance)
-        found = compared(answer, other, tolerance) if is_live_judged else compared(other, answer, tolerance)
-        self._judge.note(pair, found, found.exceeds(tolerance), copy.inputs)
-
-
-def _executed(request: BlsRequest) -> Response | None:
-    try:
-        return request.exec()
-    except Exception:  # noqa: BLE001 - the stub's own class; what does not come back is counted as failed
-        return None
-
 
 def _copied(exchange: Exchange) -> CopiedRequest | None:
     try:
         return copied(exchange.request)
     except Exception:  # noqa: BLE001 - an input without an array, such as BF16, cannot be copied
         return None
-
-
-def _arrays(response: Response) -> dict[str, NDArray[Any]] | None:
-    """Return a response's outputs; None if they do not lie in this machine's memory.
-
-    That costs nothing: they lie in shared memory, but for strings, which the stub has made when the response came.
-    """
-    tensors = response.output_tensors()
-    if not all(tensor.is_cpu() for tensor in tensors):
-        return None
-    return {tensor.name(): tensor.as_numpy() for tensor in tensors}

@@ -88,6 +88,16 @@ class CopyLane:
             if overdue_ms:
                 self._overdue_at = self._clock() + overdue_ms / 1e3
 
+    def go_on(self, before: RoutingDecision, decision: RoutingDecision) -> bool:
+        """Note which copy goes out after one that is back; False if that was given up, and others have the lane."""
+        overdue_ms = self._engine.overdue_ms(decision)
+        with self._lock:
+            if self._out is not before:
+                return False
+            self._out = decision
+            self._overdue_at = self._clock() + (overdue_ms / 1e3 or _PATIENCE_S)
+            return True
+
     def end(self, decision: RoutingDecision | None, took_ms: float) -> None:
         """Note that a copy is back and compared, or (None) that none went out, and pay for it."""
         with self._lock:

@@ -67,6 +67,8 @@ class Rig:
         wrong: Targets that answer something else.
         failing: Targets that answer with an error.
         refusing: Targets that say the request is at fault.
+        refusing_ids: Targets that do so where it has an id.
+        params: Parameters of the requests.
         calls: How often each target was asked.
         preferred: The target that serves.
         gate: Targets wait for it before they answer.
@@ -77,6 +79,8 @@ class Rig:
         self.wrong: set[str] = set()
         self.failing: set[str] = set()
         self.refusing: set[str] = set()
+        self.refusing_ids: set[str] = set()
+        self.params: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
         self.gate = threading.Event()
         self.gate.set()
@@ -102,7 +106,7 @@ class Rig:
             assert self.gate.wait(20)
         if name in self.failing:
             return InferenceResponse([], TritonError("boom"))
-        if name in self.refusing:
+        if name in self.refusing or (name in self.refusing_ids and arguments.get("request_id")):
             return InferenceResponse([], TritonError("no", TritonError.INVALID_ARG))
         tensor = arguments["inputs"][0]
         values = np.ones((1, 4), np.float32) if tensor.array is None else tensor.as_numpy()
@@ -120,7 +124,8 @@ class Rig:
         for lane in (comparisons._guard, comparisons._shadow):
             lane.sampling.spend(-1e6)
         served = [
-            FakeRequest(tensors=(tensor or FakeTensor.of("X", np.ones((1, 4), np.float32)),)) for _ in range(requests)
+            FakeRequest((tensor or FakeTensor.of("X", np.ones((1, 4), np.float32)),), self.params)
+            for _ in range(requests)
         ]
         for request in served:
             response = self.dispatcher.execute([request])

@@ -81,17 +81,51 @@ def test_a_copy_that_fails_is_no_divergence_but_a_failure(rig: Rig) -> None:
 
 @pytest.mark.parametrize("server", ["fp32", "int8"])
 def test_who_refuses_what_the_reference_answers_diverges(rig: Rig, server: str) -> None:
-    """A refusal is no failure of the target's, so that nobody else would notice; what both refuse says nothing."""
+    """Whoever served: no failure shows it. What both refuse says nothing, nor what the reference alone refuses."""
     rig.only(server)
     rig.refusing.add("int8")
     rig.serve(20)
-    assert {problem for _, problem in rig.judge.notes} == (
-        {"refuses what 'fp32' answers"} if server == "fp32" else set()
-    )
+    assert set(rig.judge.notes) == {(INT8, "refuses what 'fp32' answers")}
     rig.judge.notes.clear()
     rig.refusing.add("fp32")
     rig.serve(20)
+    rig.refusing.remove("int8")
+    rig.serve(20)
     assert not rig.judge.notes
+
+
+def test_a_canary_that_gets_everything_is_seen_to_refuse() -> None:
+    """There is no request of stable's that could be asked of it; and a shadow has nothing to be held against."""
+    rig = Rig(rollout={"id": "r", "canary": ["next"], "weight": 100}, shadow={"target": "int8", **EVERY})
+    rig.judge.canary = True
+    rig.serve(20)
+    rig.judge.notes.clear()
+    shadowed = rig.calls["int8"]
+    rig.refusing.add("next")
+    assert all(request.answers[0][0].has_error() for request in rig.serve(20))
+    assert set(rig.judge.notes) == {(NEXT, "refuses what 'fp32' answers")}
+    assert rig.calls["int8"] == shadowed
+    rig.dispatcher.close()
+
+
+def test_what_is_refused_for_something_that_a_copy_has_not_says_nothing(rig: Rig) -> None:
+    """An id, for one, that anybody may send: nobody is put out of service by a request of which only half is asked."""
+    rig.only("int8")
+    rig.refusing_ids.add("int8")
+    assert all(request.answers[0][0].has_error() for request in rig.serve(20))
+    assert rig.calls["fp32"]
+    assert not rig.judge.notes
+
+
+def test_what_cannot_be_forwarded_is_no_refusal_of_anybodys(rig: Rig, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nobody is asked, nothing is noted, and the log has nothing of a client's mistakes."""
+    rig.only("int8")
+    rig.params = {"a": [1]}
+    assert all(request.answers[0][0].has_error() for request in rig.serve(20))
+    assert not rig.judge.notes
+    assert not rig.judge.failures
+    assert not rig.calls
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("inline", [True, False])

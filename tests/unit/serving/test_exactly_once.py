@@ -130,7 +130,7 @@ def compare(rig: Rig) -> Noting:
     config = RouterConfig.model_validate({"targets": targets, "parity": EVERY, "shadow": {"target": "t2", **EVERY}})
     rig.dispatcher.comparisons.go_by(comparing_of(config), config)
     judge = Noting()
-    rig.dispatcher.comparisons._judge = judge
+    rig.dispatcher.comparisons._judge = rig.dispatcher.comparisons._asking._judge = judge
     return judge
 
 
