@@ -13,8 +13,8 @@ from triton_router.errors import OverloadedError
 
 if TYPE_CHECKING:
     from triton_router.errors import AllFullError
-    from triton_router.serving.answering import Answering
     from triton_router.serving.exchange import Attempt, Exchange
+    from triton_router.serving.replies import Replies
     from triton_router.serving.resilience_counts import ResilienceCounts
     from triton_router.serving.waiting_room import WaitingRoom
 
@@ -32,17 +32,17 @@ class Admission:
     Args:
         limit: Requests under way at most.
         reject_late: Whether those that would be late are refused at once.
-        answering: Knows what is under way.
+        replies: Knows what is under way.
         room: Knows what waits.
         counts: Where refusals are counted.
     """
 
     def __init__(
-        self, limit: int, *, reject_late: bool, answering: Answering, room: WaitingRoom, counts: ResilienceCounts
+        self, limit: int, *, reject_late: bool, replies: Replies, room: WaitingRoom, counts: ResilienceCounts
     ) -> None:
         self.limit = limit
         self.reject_late = reject_late
-        self._answering = answering
+        self._replies = replies
         self._room = room
         self._counts = counts
         self._has_priorities = False
@@ -58,14 +58,12 @@ class Admission:
             OverloadedError: There is no place for it.
         """
         self._has_priorities |= exchange.priority != 0
-        if self._answering.under_way < self.limit:
+        if self._replies.under_way < self.limit:
             return
         while self._has_priorities and (other := self._less_urgent_than(exchange)) is not None:
             if other.claim():
                 self._counts.add("refused_displaced")
-                self._answering.answer(
-                    other, self._answering.response_for(self._full("a more urgent one took its place"))
-                )
+                self._replies.answer(other, self._replies.response_for(self._full("a more urgent one took its place")))
                 return
         self._counts.add("refused_full")
         raise self._full("no less urgent one waits")
@@ -112,11 +110,11 @@ class Admission:
         """Return after how long another try is worth it: when what is under way now will have been answered."""
         if not self._pace:
             return _UNKNOWN_MS
-        return min(_LONGEST_MS, self._answering.under_way / self._pace * 1e3)
+        return min(_LONGEST_MS, self._replies.under_way / self._pace * 1e3)
 
     def look(self, now: float) -> None:
         """Learn at ``now`` (monotonic seconds) how fast requests are answered; to be called regularly."""
-        answered, elapsed = self._answering.answered, now - self._looked_at
+        answered, elapsed = self._replies.served, now - self._looked_at
         new = answered - self._answered
         self._answered, self._looked_at = answered, now
         if len(self._room) and 0.0 < elapsed < 1.0:
@@ -127,7 +125,7 @@ class Admission:
         """Return, of the waiting requests that are less urgent than this one, the newest of the least urgent."""
         waiting = (
             other
-            for other in self._answering.exchanges()
+            for other in self._replies.exchanges()
             if other.is_waiting and not other.is_answered and other.priority < exchange.priority
         )
         return min(waiting, key=lambda other: (other.priority, -other.taken_at), default=None)

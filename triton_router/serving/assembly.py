@@ -18,13 +18,16 @@ from triton_router.serving.comparisons import Comparisons
 from triton_router.serving.dispatch import Dispatcher
 from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
+from triton_router.serving.further_attempts import FurtherAttempts
 from triton_router.serving.inline_gate import InlineGate
 from triton_router.serving.judge import NOBODY
 from triton_router.serving.lane_worker import LaneWorker
 from triton_router.serving.merged_calls import MergedCalls
 from triton_router.serving.merging import Merging
 from triton_router.serving.mirrors import Mirrors
+from triton_router.serving.outcomes import Outcomes
 from triton_router.serving.relay import Relay
+from triton_router.serving.replies import Replies
 from triton_router.serving.resilience_counts import ResilienceCounts
 from triton_router.serving.waiting_room import WaitingRoom
 from triton_router.serving.worker_pool import WorkerPool
@@ -35,8 +38,8 @@ if TYPE_CHECKING:
     from triton_router.config.router_config import RouterConfig, TargetConfig
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import Outcome, RoutingDecision
-    from triton_router.serving.answering import Finish
     from triton_router.serving.judge import Judge
+    from triton_router.serving.outcomes import Finish
     from triton_router.serving.stub import StubModule
     from triton_router.telemetry.decision_log import DecisionLog
 
@@ -177,7 +180,10 @@ def assembled(
     relay = Relay(stub, forwarder, streaming=way.streaming, compares=way.compares, clock=clock)
     counts = ResilienceCounts()
     failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)
-    answering = Answering(finish, relay, WorkerPool(way.workers, name="dispatch"), failover, counts, clock=clock)
+    outcomes = Outcomes(finish, clock=clock)
+    replies = Replies(relay, outcomes, counts)
+    further = FurtherAttempts(failover, replies, outcomes, clock=clock)
+    answering = Answering(relay, WorkerPool(way.workers, name="dispatch"), replies, outcomes, further, clock=clock)
     calls = MergedCalls(stub, forwarder, relay)
     worker = LaneWorker(calls, answering, warn, clock=clock)
     merging = Merging(way.lanes, calls, worker, answering, clock=clock)
@@ -188,9 +194,7 @@ def assembled(
         engine, finish, forwarder, relay, judge, is_busy=answering.is_busy, rng=random.random, clock=clock
     )
     room = WaitingRoom()
-    admission = Admission(
-        way.queue.limit, reject_late=way.queue.reject_late, answering=answering, room=room, counts=counts
-    )
+    admission = Admission(way.queue.limit, reject_late=way.queue.reject_late, replies=replies, room=room, counts=counts)
     serving = Dispatcher(
         engine,
         forwarder,

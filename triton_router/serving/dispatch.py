@@ -85,6 +85,7 @@ class Dispatcher:
         self._engine = engine
         self._forwarder = forwarder
         self._answering = answering
+        self._replies, self._outcomes = answering.replies, answering.outcomes
         self._merging = merging
         self.mirrors = mirrors
         self.comparisons = comparisons
@@ -110,7 +111,7 @@ class Dispatcher:
             None where the answers go through the requests' senders; the one answer of a request served inline.
         """
         batch = list(requests)
-        if self._gate.opens(requests=len(batch), in_flight=self._answering.under_way):
+        if self._gate.opens(requests=len(batch), in_flight=self._replies.under_way):
             response = self._serve_inline(batch[0])
             if response is not None:
                 return [response]
@@ -140,7 +141,7 @@ class Dispatcher:
 
     def lose(self, target: str, before: float) -> None:
         """Have what a target got before then (monotonic seconds) served elsewhere: its process has ended."""
-        self._answering.lose(target, before)
+        self._answering.further.lose(target, before)
         self._merging.renew(target)
 
     def merged_counts(self) -> dict[str, dict[str, float]]:
@@ -155,9 +156,9 @@ class Dispatcher:
         """
         return {
             **self._counts.as_dict(),
-            "under_way": self._answering.under_way,
+            "under_way": self._replies.under_way,
             "waiting": len(self._room),
-            "abandoned": len(self._answering.abandoned()),
+            "abandoned": len(self._outcomes.abandoned()),
         }
 
     def retry_counts(self) -> dict[str, float]:
@@ -185,7 +186,7 @@ class Dispatcher:
             self._take(request)
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
-            return self._answering.response_for(error)
+            return self._replies.response_for(error)
         if exchange.explanation is not None or not self._gate.is_short(attempt.decision.expected_latency_ms):
             self._take(request, attempt)
             return None
@@ -198,17 +199,17 @@ class Dispatcher:
         self.comparisons.take(attempt)
         verdict, response = self._answering.call(attempt)
         if response is None:  # its client left before the target was asked
-            self._answering.drop(attempt)
-            return self._answering.cancelled()[1]
+            self._outcomes.drop(attempt)
+            return self._replies.cancelled()[1]
         if verdict is Verdict.TARGET_ERROR and self.failover.is_possible(exchange):
             exchange.sender = request.get_response_sender()
-            self._answering.begin(exchange)
+            self._replies.begin(exchange)
             self._answering.ended(attempt, verdict, response)
             return None
         exchange.end(attempt)
         if exchange.sample is not None:
             exchange.sample.answered(attempt, verdict, response)
-        self._answering.account(attempt, verdict, self._clock())
+        self._outcomes.account(attempt, verdict, self._clock())
         return response
 
     def _take(self, request: Request, attempt: Attempt | None = None) -> None:
@@ -222,7 +223,7 @@ class Dispatcher:
             exchange = attempt.exchange if attempt else self._read(request)
             exchange.sender = sender
             if attempt is None:
-                if exchange.priority or self._answering.under_way >= self.admission.limit:
+                if exchange.priority or self._replies.under_way >= self.admission.limit:
                     self.admission.admit(exchange)
                 attempt = self._decided_unless_it_waits(exchange)
             if attempt is not None:
@@ -233,12 +234,12 @@ class Dispatcher:
             if exchange.bound_ms or self.failover.hedges:
                 self._oversight.watch(exchange)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
-            self._answering.refuse(sender, error)
+            self._replies.refuse(sender, error)
 
     def _decided_unless_it_waits(self, exchange: Exchange) -> Attempt | None:
         """Return the first attempt of a request; None if it has to wait in the router for a worker or a slot."""
         # Where calls are merged, requests wait for company at their targets and need no worker meanwhile.
-        if not self._answering.has_waiting and (not self._answering.is_busy() or self._merging.lanes):
+        if not self._outcomes.has_waiting and (not self._answering.is_busy() or self._merging.lanes):
             try:
                 attempt = self._decided(exchange, exchange.taken_at)
             except AllFullError:
@@ -246,7 +247,7 @@ class Dispatcher:
             else:
                 return self._timely(attempt) if exchange.bound_ms else attempt
         self.admission.refuse_late_waiting(exchange)
-        self._answering.begin(exchange)
+        self._replies.begin(exchange)
         self._turns.wait(exchange)
         return None
 
@@ -254,7 +255,7 @@ class Dispatcher:
         """Decide a request whose turn it is; return what serves it. Raises `AllFullError` if no target has room."""
         now = self._clock()
         try:
-            if self._answering.is_over(exchange, exchange.taken_at, now):
+            if self._replies.is_over(exchange, exchange.taken_at, now):
                 return _nothing
             if exchange.context.max_latency_ms:
                 exchange.context.max_latency_ms = max(1e-3, exchange.bound_ms - (now - exchange.taken_at) * 1e3)
@@ -265,7 +266,7 @@ class Dispatcher:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it
             if exchange.claim():
-                self._answering.answer(exchange, self._answering.response_for(error))
+                self._replies.answer(exchange, self._replies.response_for(error))
             return _nothing
         if self.failover.hedges:
             self._oversight.watch(exchange)
@@ -293,7 +294,7 @@ class Dispatcher:
             # Only its first request meets that. It is not put off: those that follow come in order behind it.
             raise self.admission.refusal_of_sequence(error) from error
         lane.target = attempt.decision.target.name
-        self._answering.begin(exchange)
+        self._replies.begin(exchange)
         if self._sequences.enqueue(lane, attempt):
             job = partial(self._sequences.drain, lane, self._answering.serve)
             try:
@@ -332,7 +333,7 @@ class Dispatcher:
         try:
             self.admission.refuse_late(attempt)
         except OverloadedError:
-            self._answering.drop(attempt)
+            self._outcomes.drop(attempt)
             raise
         return attempt
 

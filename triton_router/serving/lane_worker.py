@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from triton_router.routing.types import Verdict
-from triton_router.serving.answering import STALE_S
+from triton_router.serving.replies import STALE_S
 from triton_router.serving.target_errors import batch_limit, is_of_the_target
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class LaneWorker:
     ) -> None:
         self._calls = calls
         self._answering = answering
+        self._replies, self._outcomes = answering.replies, answering.outcomes
         self._warn = warn
         self._clock = clock
 
@@ -55,7 +56,7 @@ class LaneWorker:
             try:
                 answer = self._called(lane, present)
             except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
-                answer = partial(self._complete, present, [self._answering.broken(error) for _ in present])
+                answer = partial(self._complete, present, [self._replies.broken(error) for _ in present])
             following = lane.leave(self._clock(), len(present), generation)
             if not following:
                 answer()
@@ -95,15 +96,15 @@ class LaneWorker:
         """End an attempt of a request that was answered, or whose client left where asking costs less than serving."""
         exchange = attempt.exchange
         if exchange.is_answered:
-            self._answering.drop(attempt)
+            self._outcomes.drop(attempt)
             return True
         after_s = STALE_S if lane.marginal_ms(attempt.decision.context.work) > _ASKING_MS else _LONG_S
         try:
-            if not self._answering.is_cancelled(attempt, after_s):
+            if self._clock() - attempt.begun_at <= after_s or not exchange.is_cancelled():
                 return False
         except Exception:  # noqa: BLE001 - who cannot be asked is served
             return False
-        self._answering.cancel(attempt)
+        self._answering.ended(attempt, *self._replies.cancelled())
         return True
 
     def _called_together(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:

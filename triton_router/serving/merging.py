@@ -49,6 +49,7 @@ class Merging:
         self._lanes = lanes
         self._calls = calls
         self._answering = answering
+        self._replies, self._outcomes = answering.replies, answering.outcomes
         self._run = worker.run
         self._clock = clock
         self._lately: deque[str] = deque(maxlen=_REMEMBERED)
@@ -96,7 +97,7 @@ class Merging:
         """Let go of the requests that were answered while they waited; to be called regularly."""
         for lane in (*self._lanes.values(), *self._replaced):
             for request in lane.sweep():
-                self._answering.drop(request.attempt)
+                self._outcomes.drop(request.attempt)
             for group in lane.due(self._clock()):
                 self._answering.submit(partial(self._run, lane, group))
         if self._replaced:
@@ -109,14 +110,14 @@ class Merging:
             return False
         if lane.enter():
             if begins:
-                self._answering.begin(attempt.exchange)
+                self._replies.begin(attempt.exchange)
             self._answering.submit(partial(self._run, lane, [LaneRequest(attempt)]))
             return True
         waiting = self._calls.readable(attempt)
         if waiting is None or waiting.alike is None or not self._may_have_company(waiting.alike.parameters):
             return False
         if begins:
-            self._answering.begin(attempt.exchange)
+            self._replies.begin(attempt.exchange)
         if lane.enter_or_wait(waiting):
             self._answering.submit(partial(self._run, lane, [waiting]))
         return True

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from triton_router.routing.engine import RoutingEngine
     from triton_router.routing.types import RoutingDecision
-    from triton_router.serving.answering import Finish
     from triton_router.serving.exchange import Attempt
     from triton_router.serving.forwarding import Forwarder
+    from triton_router.serving.outcomes import Finish
     from triton_router.serving.relay import Relay
     from triton_router.serving.stub import BlsRequest
     from triton_router.serving.worker_pool import WorkerPool

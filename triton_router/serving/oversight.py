@@ -46,7 +46,7 @@ class Oversight:
         *,
         clock: Callable[[], float],
     ) -> None:
-        self._answering = answering
+        self._replies, self._outcomes, self._further = answering.replies, answering.outcomes, answering.further
         self._failover = failover
         self._merging = merging
         self._room = room
@@ -69,14 +69,14 @@ class Oversight:
 
     def look(self, now: float) -> bool:
         """Look at everything under way at ``now``, in monotonic seconds; return whether there is anything."""
-        exchanges, abandoned = self._answering.exchanges(), self._answering.abandoned()
+        exchanges, abandoned = self._replies.exchanges(), self._outcomes.abandoned()
         for exchange in exchanges:
             if exchange.due_at < now + HORIZON_S:
                 self._meet(exchange, now + HORIZON_S)
             for attempt in exchange.attempts:
                 self._give_up_if_overdue(attempt, now)
             if exchange.attempts and exchange.attempts[-1].is_given_up:
-                self._answering.ask_again(exchange, now)
+                self._further.ask_again(exchange, now)
         for attempt in abandoned:
             self._give_up_if_overdue(attempt, now)
         self._merging.sweep()
@@ -89,13 +89,13 @@ class Oversight:
     def _meet(self, exchange: Exchange, horizon: float) -> None:
         if exchange.deadline < horizon and not exchange.is_timed:
             exchange.is_timed = True
-            self._timekeeper.at(exchange.deadline, partial(self._answering.expire, exchange))
+            self._timekeeper.at(exchange.deadline, partial(self._replies.expire, exchange))
         if exchange.hedge_at < horizon:
-            self._timekeeper.at(exchange.hedge_at, partial(self._answering.hedge, exchange))
+            self._timekeeper.at(exchange.hedge_at, partial(self._further.hedge, exchange))
             exchange.hedge_at = float("inf")
 
     def _give_up_if_overdue(self, attempt: Attempt, now: float) -> None:
         if attempt.has_ended or attempt.is_given_up or now - attempt.begun_at < LOOK_EVERY_S:
             return
         if now >= self._failover.overdue_at(attempt):
-            self._answering.overdue(attempt, now)
+            self._further.overdue(attempt, now)

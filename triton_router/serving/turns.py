@@ -43,12 +43,13 @@ class Turns:
         self._trying = 0
         # Counts slots that became free; two at once may count as one.
         self._released = 0
-        answering.released = self.released
+        self._outcomes = answering.outcomes
+        self._outcomes.released = self.released
 
     def wait(self, exchange: Exchange) -> None:
         """Have a request wait for its turn; it has begun."""
         with self._lock:
-            self._answering.has_waiting = True
+            self._outcomes.has_waiting = True
             self._room.put(exchange)
         self.call()
 
@@ -84,7 +85,7 @@ class Turns:
                 self._room.put(exchange)
             self._trying -= 1
             # What is being tried is not in the room, and wants to know of every slot that becomes free meanwhile.
-            self._answering.has_waiting = bool(len(self._room) or self._trying)
+            self._outcomes.has_waiting = bool(len(self._room) or self._trying)
         # A slot that became free after the engine said no, and before they were back here, woke nobody.
         if len(self._room) and (serve is not None or self._released != released):
             self.call()

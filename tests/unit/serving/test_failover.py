@@ -12,9 +12,9 @@ from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, error
 from triton_router.config.resilience_settings import HedgeConfig, RetryConfig
 from triton_router.routing.resilience import Resilience
 from triton_router.routing.types import RoutingContext
-from triton_router.serving.answering import STALE_S
 from triton_router.serving.call_lane import CallLane
 from triton_router.serving.exchange import Exchange
+from triton_router.serving.replies import STALE_S
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse, TritonError
 
 if TYPE_CHECKING:
