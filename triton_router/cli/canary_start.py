@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from triton_router.config.editing import Edit
+    from triton_router.config.editing import Change, Edit
     from triton_router.config.splicing import Splice
     from triton_router.repository.control import ModelControl
 
@@ -94,19 +94,23 @@ class _Start:
         for note in serving.notes:
             output.note(f"note: {note}")
         since = time.time()
-        self._undoable(undo, edit_router_file(self._path, self._begin))
+        text = self._edit(undo, self._begin)
         names = {target["name"] for target in self._plan.added}
-        return live.await_followed(self._path, lambda status: names <= set(live.versions_called(status)), since=since)
+
+        def has_them(status: dict[str, Any]) -> bool:
+            return names <= set(live.versions_called(status))
+
+        return live.await_followed(self._path, has_them, text=text, since=since)
 
     def _pin(self, undo: ExitStack) -> None:
         """Have the router name the version that it calls, before a higher one is there to be taken for it."""
         pins, since = self._plan.pins, time.time()
-        self._undoable(undo, edit_router_file(self._path, lambda splice: rollout_edits.pin(splice, pins)))
+        text = self._edit(undo, lambda splice: rollout_edits.pin(splice, pins))
 
         def calls_them(status: dict[str, Any]) -> bool:
             return pins.items() <= live.versions_called(status).items()
 
-        if live.await_followed(self._path, calls_them, since=since):
+        if live.await_followed(self._path, calls_them, text=text, since=since):
             return
         if self._control is not None and self._control.ready_versions(self._args.model):
             raise UnavailableError(
@@ -119,8 +123,11 @@ class _Start:
         rollout_edits.pin(splice, self._plan.pins)
         rollout_edits.begin(splice, self._rollout, self._plan.added)
 
-    def _undoable(self, undo: ExitStack, edit: Edit) -> None:
+    def _edit(self, undo: ExitStack, change: Change) -> str:
+        """Edit the file, to be put back by ``undo``, and return what it says."""
+        edit = edit_router_file(self._path, change)
         undo.callback(_put_back, self._path, edit)
+        return edit.after
 
 
 def _put_back(path: Path, edit: Edit) -> None:

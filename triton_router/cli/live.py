@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from triton_router.config.watched_file import fingerprint
 from triton_router.errors import ConfigError, UnavailableError
 
 if TYPE_CHECKING:
@@ -27,12 +28,15 @@ def serving(path: Path) -> list[dict[str, Any]]:
     return [status for status in statuses if status["settings"] and _is_same(status["settings"]["file"], path)]
 
 
-def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, since: float) -> bool:
+def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, text: str, since: float) -> bool:
     """Wait until every process that serves a router.yaml does so by its edit; False where none can be asked.
+
+    What counts is what the file said after the edit, or says by now: who edits it next goes on from there.
 
     Args:
         path: The file that was edited.
         holds: Whether a status is that of a process that has followed.
+        text: What the file said after that.
         since: When the edit began, in seconds since 1970.
 
     Raises:
@@ -46,13 +50,14 @@ def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, since
     # It takes a router two looks to take up an edit: a problem that is shown at once is that of an earlier one.
     refused = {status["server_pid"]: status["settings"]["refused"] for status in statuses}
     while True:
-        for status in statuses:
+        late = [one for one in statuses if not (_is_in_force(one["settings"], path, text, since) and holds(one))]
+        for status in late:
             settings = status["settings"]
             if settings["problem"] and settings["refused"] > refused.get(status["server_pid"], 0):
                 raise ConfigError(
                     f"the router does not follow it: {settings['problem']}", hint="see 'triton-router status'"
                 )
-        if statuses and all(status["settings"]["followed_at"] >= since and holds(status) for status in statuses):
+        if statuses and not late:
             return True
         if time.monotonic() > deadline:
             problems = {status["settings"]["problem"] for status in statuses} - {""}
@@ -63,6 +68,18 @@ def await_followed(path: Path, holds: Callable[[dict[str, Any]], bool], *, since
             )
         time.sleep(_POLL_S)
         statuses = serving(path)
+
+
+def _is_in_force(settings: dict[str, Any], path: Path, text: str, since: float) -> bool:
+    """Whether settings are those of a file's text, or of what it says by now."""
+    if not settings["content"]:  # an older router: it can only tell when it followed, and not what
+        return settings["followed_at"] >= since
+    if settings["content"] == fingerprint(text.encode()):
+        return True
+    try:
+        return settings["content"] == fingerprint(path.read_bytes())
+    except OSError:  # it is gone, or being put back
+        return False
 
 
 def versions_called(status: dict[str, Any]) -> dict[str, int | None]:

@@ -33,7 +33,7 @@ def apply(args: argparse.Namespace, path: Path, change: Change) -> bool | None:
         refuse_in_place(path, edited_router_file(path, change))
     since = time.time()
     edit = edit_router_file(path, change)
-    return edit.before == edit.after or live.await_followed(path, lambda _: True, since=since)
+    return edit.before == edit.after or live.await_followed(path, lambda _: True, text=edit.after, since=since)
 
 
 def refuse_in_place(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ is whole.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import signal
 import sys
@@ -107,6 +108,11 @@ class WatchedFile:
             return _sighting_of(self._path.stat())
         except OSError:  # whatever keeps it from being seen, it is not there to be read
             return None
+
+
+def fingerprint(content: bytes) -> str:
+    """Return what tells a file's content from any other."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sighting_of(stat: os.stat_result) -> _Sighting:

@@ -11,8 +11,9 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from triton_router.config.loading import MAX_DOCUMENT_BYTES
-from triton_router.config.watched_file import WatchedFile
+from triton_router.config.watched_file import WatchedFile, fingerprint
 from triton_router.errors import ConfigError, TritonRouterError
+from triton_router.files import open_regular
 from triton_router.rounds import Rounds
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Reloading:
         self._warn = warn
         self._problem = ""
         self._followed_at = time.time()
+        self._content = _fingerprint_at(path)
         self._rounds = Rounds("reloading", self.look, LOOK_EVERY_S)
 
     def start(self, follow: Callable[[str], None]) -> None:
@@ -68,6 +70,7 @@ class Reloading:
         return {
             "file": str(self._path),
             "followed_at": self._followed_at,
+            "content": self._content,
             "followed": self.followed,
             "refused": self.refused,
             "problem": self._problem,
@@ -96,6 +99,7 @@ class Reloading:
         else:
             self.followed += 1
             self._followed_at = time.time()
+            self._content = fingerprint(content)
             self._problem = ""
 
     def _refuse(self, problem: str) -> None:
@@ -107,6 +111,14 @@ class Reloading:
 
 def _nothing(_: str) -> None:
     """Before anything follows."""
+
+
+def _fingerprint_at(path: Path) -> str:
+    try:
+        with open_regular(path) as file:
+            return fingerprint(file.read(MAX_DOCUMENT_BYTES + 1))
+    except OSError:  # whoever reads it next says why
+        return ""
 
 
 def _text(content: bytes, path: Path) -> str:

@@ -107,6 +107,7 @@ class SettingsStatus(_Part):
 
     Attributes:
         followed_at: Since when the settings in force are, in seconds since 1970.
+        content: Fingerprint of the file's content that they are; "" where an older server does not say.
         followed: Edits that were taken while it served.
         refused: Edits that were not.
         problem: Why the file as it is now is not followed; "" if it is.
@@ -114,6 +115,7 @@ class SettingsStatus(_Part):
 
     file: str
     followed_at: float
+    content: str = ""
     followed: int
     refused: int
     problem: str

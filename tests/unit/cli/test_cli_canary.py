@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from triton_router.cli import live
 from triton_router.cli.canary import duration
 from triton_router.cli.main import main
 from triton_router.config.router_config import load_router_config
 from triton_router.config.routing_of import plan_of
+from triton_router.config.watched_file import fingerprint
 from triton_router.experiments.rollout import Rollout
 from triton_router.routing.types import Verdict
 from triton_router.serving.status_socket import StatusSocket
@@ -348,3 +350,30 @@ def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: di
     canary("start", "--target", "int8", code=1)
     assert "the router does not follow it: target 'int8' has fewer rows" in canary.err
     timer.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_another_editors_edit_is_not_taken_for_this_one(canary: Canary, serving: dict[str, Any]) -> None:
+    """That something was followed meanwhile says nothing: what is in force has to be what the file says."""
+    settings = serving["settings"]
+    settings |= {"followed_at": time.time() + 1000, "content": fingerprint(b"what somebody else wrote")}
+
+    def look() -> None:
+        settings["content"] = fingerprint(canary.path.read_bytes())
+
+    timer = threading.Timer(0.3, look)
+    timer.start()
+    canary("start", "--target", "int8")
+    assert settings["content"] == fingerprint(canary.path.read_bytes()), "it was not waited for"
+    assert "has taken it up" in canary.err
+    timer.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+def test_an_edit_that_somebody_goes_on_from_is_followed_with_theirs(canary: Canary, serving: dict[str, Any]) -> None:
+    """A router that looks a few times a second may never see the first of two, or have seen the first alone."""
+    serving["settings"] |= {"content": fingerprint(canary.path.read_bytes())}
+    assert live.await_followed(canary.path, lambda _: True, text="the first of two", since=time.time())
+    canary.path.write_text("the second of two")
+    serving["settings"] |= {"content": fingerprint(b"the first of two")}
+    assert live.await_followed(canary.path, lambda _: True, text="the first of two", since=time.time())

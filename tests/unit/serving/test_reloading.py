@@ -10,6 +10,7 @@ from tests.unit.serving.failing_targets import Rig
 from triton_router.config.loading import parse_yaml
 from triton_router.config.router_config import validate_router_config
 from triton_router.config.running_changes import NEED_RELOAD, refuse_unfollowable
+from triton_router.config.watched_file import fingerprint
 from triton_router.errors import ConfigError
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
@@ -80,6 +81,13 @@ def test_a_good_edit_is_followed(edited: Edited) -> None:
         "triton_router_settings_refused_total": 0,
         "triton_router_settings_problem": False,
     }
+
+
+def test_what_is_in_force_can_be_told_from_other_edits(edited: Edited) -> None:
+    """By what the file said, from the beginning; an edit that is refused changes nothing of that."""
+    assert edited.reloading.status()["content"] == fingerprint(b"good 0")
+    assert edited.edit("good 1")["content"] == fingerprint(b"good 1")
+    assert edited.edit("bad")["content"] == fingerprint(b"good 1")
 
 
 @pytest.mark.parametrize(
