@@ -9,9 +9,11 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from triton_router.routing import peers, selection
+from triton_router.routing import peers
 from triton_router.routing.arms import JUDGED_PAUSE_S, NO_ROLES, Roles
 from triton_router.routing.choosing import Chooser
+from triton_router.routing.consequences import Consequences
+from triton_router.routing.copies import Copies
 from triton_router.routing.health_watch import HealthWatch
 from triton_router.routing.learning import Learner
 from triton_router.routing.mirroring import Mirroring
@@ -19,8 +21,6 @@ from triton_router.routing.retrying import Retrying
 from triton_router.routing.roster import Roster
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.snapshot import TargetSnapshot, snapshot_of
-from triton_router.routing.testimony import testify
-from triton_router.routing.types import COPIES, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -36,7 +36,7 @@ _DEFAULT_RULES = RoutingRules()
 
 
 class RoutingEngine:
-    """Chooses among the targets of one routed model.
+    """Chooses among the targets of one routed model: the lock around the parts that do so, and their order.
 
     Args:
         targets: Each with its profile, seeded or fresh. At least one; names are unique.
@@ -63,7 +63,6 @@ class RoutingEngine:
         log_propensities: bool = False,
     ) -> None:
         self._lock = Lock()
-        self._rng = rng
         self._roles = roles
         self._mirrors = Mirroring()
         self._learner = Learner(self._mirrors.suspect)
@@ -72,6 +71,8 @@ class RoutingEngine:
         self._roster = Roster(self._watch)
         self._roster.admit(targets, ())
         self._chooser = Chooser(self._roster, self._watch, self._retrying, rng=rng, log_propensities=log_propensities)
+        self._copies = Copies(self._roster, self._chooser, self._watch, self._mirrors, rng)
+        self._consequences = Consequences(self._roster, self._chooser, self._watch, self._mirrors, self._learner)
         self._apply(policy, rules)
 
     def reconfigure(
@@ -169,7 +170,7 @@ class RoutingEngine:
     def give_up(self, decision: RoutingDecision, now: float) -> None:
         """Count an attempt that is overdue as its target's failure. It still has to be finished: its slot stays."""
         with self._lock:
-            self._give_up(decision, now)
+            self._consequences.of_giving_up(decision, now)
 
     def lose(self, decision: RoutingDecision, now: float) -> None:
         """Count an attempt as its target's failure and release its slot: the process that had it has ended.
@@ -177,7 +178,7 @@ class RoutingEngine:
         It still has to be finished: who waits for an answer of that process hears in the end that there is none.
         """
         with self._lock:
-            self._give_up(decision, now)
+            self._consequences.of_giving_up(decision, now)
             self._roster.release(decision, now)
 
     def mark(self, target: str, problem: str, now: float, valid_s: float, *, takes_copies: bool = False) -> None:
@@ -215,39 +216,7 @@ class RoutingEngine:
     def finish(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         """Release the slot and learn. To be called exactly once for each decision, however the request ended."""
         with self._lock:
-            self._roster.release(decision, now)
-            candidate = decision.candidate
-            # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
-            asked = decision.reason not in COPIES
-            if not asked and not decision.is_given_up and decision.reason == "mirror":
-                self._mirrors.end(outcome.latency_ms)
-            if decision.is_given_up:
-                # It was counted then. But how long an answer takes in the end should be known.
-                if outcome.verdict is Verdict.SUCCESS:
-                    self._learn(decision, outcome, now)
-                return
-            if decision.witnesses or decision.judges:
-                testify(decision, self._chooser.yardstick.profile, outcome.verdict, outcome.latency_ms)
-            match outcome.verdict:
-                case Verdict.SUCCESS:
-                    candidate.succeeded += asked
-                    self._watch.answered(decision, outcome.latency_ms, now)
-                    self._learn(decision, outcome, now)
-                case Verdict.TARGET_ERROR:
-                    candidate.failed += asked
-                    candidate.profile.record_failure()
-                    self._watch.failed(decision, now)
-                case Verdict.CLIENT_ERROR:
-                    candidate.refused += asked
-                    # A target that has never answered and refuses everything is not what its configuration says.
-                    if candidate.is_proven:
-                        self._watch.passed_over(decision)
-                    else:
-                        self._watch.failed(decision, now)
-                case Verdict.CANCELLED:
-                    candidate.cancelled += asked
-                    candidate.needs_live_try |= not asked
-                    self._watch.passed_over(decision)
+            self._consequences.of_end(decision, outcome, now)
 
     def mirror(self, decision: RoutingDecision) -> RoutingDecision | None:
         """Choose a target for a copy of a decided request, to learn from, if the budget allows; usually None.
@@ -262,15 +231,7 @@ class RoutingEngine:
         if not self._mirrors.is_open or not context.may_explore or context.is_constrained:
             return None
         with self._lock:
-            others = [c for c in self._chooser.open if c is not decision.candidate and self._watch.can_be_tried(c)]
-            if self._mirrors.under_way:
-                return None
-            candidate = self._mirrors.choose(others, decision.work, context.batch_size, self._rng)
-            if candidate is None:
-                return None
-            candidate.mirrored += 1
-            selection.predict((candidate,), decision.work, context.batch_size)
-            return self._roster.reserve((context, decision.work), candidate, "mirror", decision.chooser)
+            return self._copies.to_learn(decision)
 
     def copy(self, decision: RoutingDecision, target: str, now: float) -> RoutingDecision | None:
         """Reserve a slot for a copy of a decided request at a target, which may be one that gets nothing else.
@@ -286,14 +247,7 @@ class RoutingEngine:
             None if there is no such target, if it serves the request itself, or if it is in no state to be tried.
         """
         with self._lock:
-            candidate = self._roster.by_name.get(target)
-            if candidate is None or candidate is decision.candidate or candidate.in_flight >= candidate.cap:
-                return None
-            if not self._watch.can_be_copied_to(candidate, now):
-                return None
-            candidate.mirrored += 1
-            selection.predict((candidate,), decision.work, decision.context.batch_size)
-            return self._roster.reserve((decision.context, decision.work), candidate, "shadow", decision.chooser)
+            return self._copies.to_compare(decision, target, now)
 
     def explain(
         self, context: RoutingContext, now: float, policy: Policy | None = None, arm: Arm | None = None
@@ -352,20 +306,6 @@ class RoutingEngine:
         with self._lock:
             return self._roster.by_name[target].profile.fixed_and_marginal(work, rows)
 
-    def _give_up(self, decision: RoutingDecision, now: float) -> None:
-        if decision.is_given_up:
-            return
-        decision.is_given_up = True
-        if decision.witnesses or decision.judges:
-            testify(decision, self._chooser.yardstick.profile, Verdict.TARGET_ERROR, 0.0)
-        candidate = decision.candidate
-        if decision.reason not in COPIES:
-            candidate.failed += 1
-        elif decision.reason == "mirror":
-            self._mirrors.end(decision.alone_ms)
-        candidate.profile.record_failure()
-        self._watch.failed(decision, now)
-
     def _apply(self, policy: Policy, rules: RoutingRules) -> None:
         self._policy, self._rules = policy, rules
         self._retrying.go_by(rules.resilience)
@@ -373,26 +313,9 @@ class RoutingEngine:
         self._watch.admit(self._chooser.open, rules.resilience.health)
         self._mirrors.share = self._chooser.mirror_share
         self._learner.warmup = rules.warmup
+        self._consequences.learns = rules.learn
         self._roster.go_by(rules)
         for candidate in self._roster.present:
             candidate.is_proven = candidate.profile.is_proven
             candidate.confidence = self._learner.confidence(candidate)
             candidate.health.most_pause_s = JUDGED_PAUSE_S if candidate.target.name in self._roles.judged else inf
-
-    def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        if self._rules.learn:
-            self._learn_figures(decision, outcome, now)
-        if decision.reason == "mirror":
-            self._mirrors.answered(decision.candidate, outcome.latency_ms, decision.expected_latency_ms)
-        elif decision.reason != "shadow":
-            # What a request waits for others is no time in which it keeps its device busy.
-            self._mirrors.earn(min(outcome.latency_ms, decision.alone_ms or outcome.latency_ms))
-
-    def _learn_figures(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
-        device = decision.candidate.device
-        alone = not (decision.load.in_flight or device.in_flight or device.peers_in_flight)
-        self._learner.add(decision, outcome.latency_ms, now, alone=alone)
-        if outcome.memory_mb:
-            decision.candidate.profile.record_memory(outcome.memory_mb)
-        if outcome.power_w:
-            decision.candidate.profile.record_power(outcome.power_w)
