@@ -1,29 +1,26 @@
 """``scripts/bench dispatch``: direct, a naive synchronous BLS router, ours without merging and ours, interleaved.
 
-Every figure is a median over rounds; in each round all designs run one after another, so that a ratio compares what
-the machine did within the same seconds. The load comes from `triton_router.testing.load` on the same machine.
+The load comes from `triton_router.testing.load` on the same machine.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.fleet import Case, build, minilm_case, synthetic_cases
-from triton_router.testing.load import LoadResult, closed_loop, encode
+from benchmarks.interleaved import add_minilm, measure, median, p50, parser, ratio, run, show, throughput
+from triton_router.testing.load import encode
 from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
-_MOST_REQUESTS = 200_000
-"""Of one measurement; its time limit ends it long before."""
+    from triton_router.testing.load import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,87 +55,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         repository = Path(scratch) / "models"
         build(repository, cases, args.minilm)
         with triton_server(repository) as server:
-            rows = [
-                row
-                for case in cases
-                for row in _measure(server.http_url, case, [int(n) for n in args.clients.split(",")], args)
-            ]
-    if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        _print_markdown(rows)
+            rows = [row for case in cases for row in _rows(server.http_url, case, args)]
+    show(rows, _print_markdown, args)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/bench dispatch", description=__doc__)
-    parser.add_argument(
+    made = parser("dispatch", __doc__, clients="1,4,8,32,64", rounds=5, seconds=1.0)
+    made.add_argument(
         "--cases", default="tiny,batched,unbatched,minilm,megabyte", help="comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--clients", default="1,4,8,32,64", help="comma-separated (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each design (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: %(default)s)")
-    parser.add_argument(
-        "--minilm",
-        type=Path,
-        default=Path(".demo/models"),
-        help="repository with the built MiniLM, as scripts/demo leaves it (default: %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    add_minilm(made)
+    return made
 
 
-def _measure(url: str, case: Case, concurrencies: Sequence[int], args: argparse.Namespace) -> list[Row]:
+def _rows(url: str, case: Case, args: argparse.Namespace) -> list[Row]:
     designs = [*case.siblings, case.naive, case.unmerged, case.ours]
     requests = {model: [encode(url, model, inputs) for inputs in case.inputs] for model in designs}
     for model in designs:
-        _run(url, requests[model], 4, args.seconds)  # warm up
+        run(url, requests[model], 4, args.seconds)  # warm up
     rows: list[Row] = []
-    for clients in concurrencies:
-        results: dict[str, list[LoadResult]] = {model: [] for model in designs}
-        for round_number in range(args.rounds):
-            # Each round begins elsewhere, so that no design always follows the same one.
-            for offset in range(len(designs)):
-                model = designs[(round_number + offset) % len(designs)]
-                results[model].append(_run(url, requests[model], clients, args.seconds))
-        rows.append(_row(case, clients, results))
+    for clients in args.clients:
+        rows.append(_row(case, clients, measure(url, requests, clients, args)))
         print(f"{case.name}: {clients} clients done", file=sys.stderr, flush=True)
     return rows
 
 
-def _run(url: str, requests: Sequence[bytes], clients: int, seconds: float) -> LoadResult:
-    result = closed_loop(url, requests, clients=clients, count=_MOST_REQUESTS, seconds=seconds)
-    if result.failed:
-        raise RuntimeError(f"{result.failed} requests failed: {result.errors[0]}")
-    return result
-
-
 def _row(case: Case, clients: int, results: dict[str, list[LoadResult]]) -> Row:
-    def throughput(model: str) -> float:
-        return statistics.median(result.throughput for result in results[model])
-
-    def p50(model: str) -> float:
-        return statistics.median(result.quantile_ms(0.5) for result in results[model])
-
-    best = max(case.siblings, key=throughput)
-    pairs = list(zip(results[case.ours], results[case.naive], results[best], strict=True))
-    switched = zip(results[case.ours], results[case.unmerged], strict=True)
+    best = max(case.siblings, key=lambda model: median(results[model], throughput))
+    direct, naive, unmerged, ours = (results[model] for model in (best, case.naive, case.unmerged, case.ours))
     return Row(
         case=case.name,
         clients=clients,
         direct_model=best,
-        direct_throughput=throughput(best),
-        naive_throughput=throughput(case.naive),
-        unmerged_throughput=throughput(case.unmerged),
-        ours_throughput=throughput(case.ours),
-        direct_p50_ms=p50(best),
-        naive_p50_ms=p50(case.naive),
-        unmerged_p50_ms=p50(case.unmerged),
-        ours_p50_ms=p50(case.ours),
-        ours_to_naive_throughput=statistics.median(o.throughput / n.throughput for o, n, _ in pairs),
-        ours_to_naive_p50=statistics.median(o.quantile_ms(0.5) / n.quantile_ms(0.5) for o, n, _ in pairs),
-        ours_to_direct_throughput=statistics.median(o.throughput / d.throughput for o, _, d in pairs),
-        ours_to_unmerged_p50=statistics.median(o.quantile_ms(0.5) / u.quantile_ms(0.5) for o, u in switched),
+        direct_throughput=median(direct, throughput),
+        naive_throughput=median(naive, throughput),
+        unmerged_throughput=median(unmerged, throughput),
+        ours_throughput=median(ours, throughput),
+        direct_p50_ms=median(direct, p50),
+        naive_p50_ms=median(naive, p50),
+        unmerged_p50_ms=median(unmerged, p50),
+        ours_p50_ms=median(ours, p50),
+        ours_to_naive_throughput=ratio(ours, naive, throughput),
+        ours_to_naive_p50=ratio(ours, naive, p50),
+        ours_to_direct_throughput=ratio(ours, direct, throughput),
+        ours_to_unmerged_p50=ratio(ours, unmerged, p50),
     )
 
 

@@ -1,19 +1,15 @@
 """``scripts/bench parity``: what clients notice of the parity guard and of a shadow.
 
 The same models, of next to nothing to compute, stand behind one routed model for each setting: without comparisons,
-with the guard as it is by default, with a shadow, and each at ten times its default rates. In each round every setting
-is measured once, beginning elsewhere each time; a ratio is of the same round.
+with the guard as it is by default, with a shadow, and each at ten times its default rates.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import shutil
-import statistics
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +17,14 @@ import numpy as np
 import yaml
 
 from benchmarks.fleet import MODELS
+from benchmarks.interleaved import measure, median, p50, p99, parser, ratio, run, show, throughput
 from triton_router.config.rollout_settings import ParityConfig, ShadowConfig
 from triton_router.serving.status_socket import read_statuses
-from triton_router.testing.load import closed_loop, encode
+from triton_router.testing.load import encode
 from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from triton_router.testing.load import LoadResult
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 _MODEL = "tiny"
 _TARGETS = ({"name": "exact", "variant": "onnx"}, {"name": "int8", "variant": "onnx-int8"})
 _SHADOW = {"name": "next", "variant": "onnx"}
-_MOST_REQUESTS = 200_000
-"""Of one measurement; its time limit ends it long before."""
 _OFF = "off"
 _PARITY, _SHADOWED = ParityConfig(), ShadowConfig(target="next")
 
@@ -81,28 +77,16 @@ class Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark and print its table."""
-    args = _parser().parse_args(argv)
+    args = parser("parity", __doc__, clients="1,8", rounds=7, seconds=3.0).parse_args(argv)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="triton-router-bench-") as scratch:
         _build(Path(scratch) / "models")
         with triton_server(Path(scratch) / "models") as server:
-            for clients in [int(n) for n in args.clients.split(",")]:
+            for clients in args.clients:
                 rows += _rows(server, clients, args)
                 print(f"{clients} clients done", file=sys.stderr, flush=True)
-    if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        _print_markdown(rows)
+    show(rows, _print_markdown, args)
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/bench parity", description=__doc__)
-    parser.add_argument("--clients", default="1,8", help="comma-separated (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="measurements of each setting (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def _build(directory: Path) -> None:
@@ -121,23 +105,11 @@ def _rows(server: TritonServer, clients: int, args: argparse.Namespace) -> list[
     requests = {name: [encode(server.http_url, name, {"X": np.ones((1, 16), np.float32)})] for name in _CONTENDERS}
     names = list(_CONTENDERS)
     for name in names:
-        _run(server.http_url, requests[name], clients, 1.0)  # warm up
+        run(server.http_url, requests[name], clients, 1.0)  # warm up
     before = {name: _copies(server, name) for name in names}
-    results: dict[str, list[LoadResult]] = {name: [] for name in names}
-    for round_number in range(args.rounds):
-        # Each round begins elsewhere, so that no setting always follows the same one.
-        for offset in range(len(names)):
-            name = names[(round_number + offset) % len(names)]
-            results[name].append(_run(server.http_url, requests[name], clients, args.seconds))
+    results = measure(server.http_url, requests, clients, args)
     made = {name: _copies(server, name) - before[name] for name in names}
     return [_row(clients, name, results, made[name]) for name in names]
-
-
-def _run(url: str, requests: Sequence[bytes], clients: int, seconds: float) -> LoadResult:
-    result = closed_loop(url, requests, clients=clients, count=_MOST_REQUESTS, seconds=seconds)
-    if result.failed:
-        raise RuntimeError(f"{result.failed} requests failed: {result.errors[0]}")
-    return result
 
 
 def _copies(server: TritonServer, name: str) -> int:
@@ -147,16 +119,16 @@ def _copies(server: TritonServer, name: str) -> int:
 
 
 def _row(clients: int, name: str, results: dict[str, list[LoadResult]], copies: int) -> Row:
-    own, pairs = results[name], list(zip(results[name], results[_OFF], strict=True))
+    own, off = results[name], results[_OFF]
     return Row(
         clients=clients,
         setting=name,
-        throughput=statistics.median(result.throughput for result in own),
-        p50_ms=statistics.median(result.quantile_ms(0.5) for result in own),
-        p99_ms=statistics.median(result.quantile_ms(0.99) for result in own),
-        p50_ratio=statistics.median(one.quantile_ms(0.5) / off.quantile_ms(0.5) for one, off in pairs),
-        p99_ratio=statistics.median(one.quantile_ms(0.99) / off.quantile_ms(0.99) for one, off in pairs),
-        throughput_ratio=statistics.median(one.throughput / off.throughput for one, off in pairs),
+        throughput=median(own, throughput),
+        p50_ms=median(own, p50),
+        p99_ms=median(own, p99),
+        p50_ratio=ratio(own, off, p50),
+        p99_ratio=ratio(own, off, p99),
+        throughput_ratio=ratio(own, off, throughput),
         copies=copies / sum(len(result.latencies_ms) for result in own),
     )
 
