@@ -265,6 +265,26 @@ def test_wrong_outputs_are_rolled_back(place: Place) -> None:
     )
 
 
+def test_a_canary_that_refuses_what_stable_answers_is_rolled_back(place: Place) -> None:
+    """Though it gets everything and calls its clients' requests invalid, which is no failure of anybody's."""
+    rollout = {"id": "refusing", "canary": ["new"], "weight": 100, "gate": {"min_requests": 10}}
+    parity = {"share": 1.0, "budget": 1.0, "quarantine": False}
+    place.fleet.configure(MODEL, ["old", "new"], rollout=rollout, **{**QUIET, "parity": parity})
+    with clients(place, 2) as seen:
+        until(lambda: (place.rollout() or {}).get("id") == "refusing", "the rollout is followed")
+        until(lambda: place.rollout()["compared"] > 10, "it is compared")
+        # In words that have this code on servers as well that carry none.
+        place.fleet.switch("new", "error:INVALID_ARG:unexpected shape for input 'X' for model 'new'")
+        until(lambda: place.rollout()["phase"] == "rolled_back", "a rollback")
+        report = place.rollout()
+    place.fleet.switch("new")
+    assert [one["name"] for one in report["tests"] if one["alarm"]] == ["mismatches"]
+    assert report["arms"]["canary"]["failures"] == 0
+    print(
+        f"\nrefusals: rolled back with {report['arms']['canary']['refused']} refused, {len(set(seen.failed))} clients"
+    )
+
+
 def test_a_good_canary_is_promoted(place: Place) -> None:
     """Step by step to all requests; every step is in the audit log, and no client sees anything of it."""
     with clients(place) as seen:
