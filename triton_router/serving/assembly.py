@@ -20,6 +20,7 @@ from triton_router.serving.failover import Failover
 from triton_router.serving.forwarding import Forwarder
 from triton_router.serving.further_attempts import FurtherAttempts
 from triton_router.serving.inline_gate import InlineGate
+from triton_router.serving.intake import Intake
 from triton_router.serving.judge import NOBODY
 from triton_router.serving.lane_worker import LaneWorker
 from triton_router.serving.merged_calls import MergedCalls
@@ -29,6 +30,7 @@ from triton_router.serving.outcomes import Outcomes
 from triton_router.serving.relay import Relay
 from triton_router.serving.replies import Replies
 from triton_router.serving.resilience_counts import ResilienceCounts
+from triton_router.serving.sequence_intake import SequenceIntake
 from triton_router.serving.waiting_room import WaitingRoom
 from triton_router.serving.worker_pool import WorkerPool
 
@@ -195,24 +197,25 @@ def assembled(
     )
     room = WaitingRoom()
     admission = Admission(way.queue.limit, reject_late=way.queue.reject_late, replies=replies, room=room, counts=counts)
-    serving = Dispatcher(
+    bounds = Bounds(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
+    intake = Intake(engine, forwarder, bounds, failover, clock=clock)
+    sequences = SequenceIntake(intake, answering, admission, WorkerPool(way.workers, name="sequences"))
+    sequences.is_open = way.takes_sequences
+    return Dispatcher(
         engine,
-        forwarder,
+        intake,
+        sequences,
         answering,
         merging,
         mirrors,
-        comparisons,
+        comparisons=comparisons,
         gate=InlineGate(enabled=way.inline),
-        sequences=WorkerPool(way.workers, name="sequences"),
         failover=failover,
         admission=admission,
         room=room,
-        bounds=Bounds(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms),
         counts=counts,
         clock=clock,
     )
-    serving.takes_sequences = way.takes_sequences
-    return serving
 
 
 def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig, model_config: dict[str, Any]) -> None:
@@ -236,7 +239,7 @@ def reconfigure(serving: Dispatcher, before: RouterConfig, config: RouterConfig,
     serving.failover.go_by(retries=way.retries, hedges=way.hedges)
     serving.mirrors.enabled = way.retry.idempotent
     serving.comparisons.go_by(comparing_of(config), config)
-    serving.bounds.go_by(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
+    serving.intake.bounds.go_by(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
     serving.admission.limit = way.queue.limit
     serving.admission.reject_late = way.queue.reject_late
 

@@ -11,12 +11,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from triton_router.errors import AllFullError, OverloadedError, UnsupportedError
+from triton_router.errors import AllFullError, OverloadedError
 from triton_router.routing.types import Verdict
-from triton_router.serving.exchange import Attempt, Exchange
 from triton_router.serving.oversight import Oversight
-from triton_router.serving.sequences import SequenceLanes
-from triton_router.serving.stub import SEQUENCE_END, SEQUENCE_START
 from triton_router.serving.turns import Turns
 
 if TYPE_CHECKING:
@@ -25,18 +22,18 @@ if TYPE_CHECKING:
     from triton_router.routing.engine import RoutingEngine
     from triton_router.serving.admission import Admission
     from triton_router.serving.answering import Answering
-    from triton_router.serving.bounds import Bounds
     from triton_router.serving.call_lane import CallLane
     from triton_router.serving.comparisons import Comparisons
+    from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.failover import Failover
-    from triton_router.serving.forwarding import Forwarder
     from triton_router.serving.inline_gate import InlineGate
+    from triton_router.serving.intake import Intake
     from triton_router.serving.merging import Merging
     from triton_router.serving.mirrors import Mirrors
     from triton_router.serving.resilience_counts import ResilienceCounts
-    from triton_router.serving.stub import Request, Response, ResponseSender
+    from triton_router.serving.sequence_intake import SequenceIntake
+    from triton_router.serving.stub import Request, Response
     from triton_router.serving.waiting_room import WaitingRoom
-    from triton_router.serving.worker_pool import WorkerPool
 
 
 class Dispatcher:
@@ -44,62 +41,55 @@ class Dispatcher:
 
     Args:
         engine: Chooses the target.
-        forwarder: Tells the engine what is asked.
+        intake: Reads and decides requests.
+        sequences: Takes those that belong to sequences.
         answering: Sees to answers and outcomes.
         merging: Serves the targets that take merged calls.
         mirrors: Sends copies to other targets, to learn from.
         comparisons: Likewise, to compare their answers.
         gate: Says when no thread is needed.
-        sequences: Where the requests of sequences are served. They are pinned, whatever happens to their targets: one
-            that hangs must not take the workers of all others.
         failover: Knows other targets.
         admission: Says who may come in.
         room: Where requests wait for a worker or a slot.
-        bounds: How long a request may take.
         counts: What went wrong.
         clock: Monotonic seconds.
 
     Attributes:
-        admission, bounds, comparisons, failover, mirrors: As passed; their settings may be changed while requests are
+        admission, comparisons, failover, intake, mirrors: As passed; their settings may be changed while requests are
             served.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a request's way
         self,
         engine: RoutingEngine,
-        forwarder: Forwarder,
+        intake: Intake,
+        sequences: SequenceIntake,
         answering: Answering,
         merging: Merging,
         mirrors: Mirrors,
-        comparisons: Comparisons,
         *,
+        comparisons: Comparisons,
         gate: InlineGate,
-        sequences: WorkerPool,
         failover: Failover,
         admission: Admission,
         room: WaitingRoom,
-        bounds: Bounds,
         counts: ResilienceCounts,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
-        self._forwarder = forwarder
+        self.intake = intake
+        self._sequences = sequences
         self._answering = answering
         self._replies, self._outcomes = answering.replies, answering.outcomes
         self._merging = merging
         self.mirrors = mirrors
         self.comparisons = comparisons
         self._gate = gate
-        self._sequence_workers = sequences
         self.failover = failover
         self.admission = admission
         self._room = room
-        self.bounds = bounds
         self._counts = counts
         self._clock = clock
-        self._sequences: SequenceLanes[Attempt] = SequenceLanes()
-        # Whether all requests of a sequence come to this instance.
-        self.takes_sequences = True
         self._turns = Turns(room, answering, self._start_waiting)
         self._oversight = Oversight(answering, failover, merging, room, admission, self._turns, clock=clock)
         self._oversight.start()
@@ -135,7 +125,7 @@ class Dispatcher:
             compares: Whether there are several targets, to tell by which of them leaves outputs out.
         """
         self._answering.go_by(max_concurrency, compares=compares)
-        self._sequence_workers.resize(max_concurrency)
+        self._sequences.resize(max_concurrency)
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 
@@ -167,7 +157,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
-        self._sequence_workers.close()
+        self._sequences.close()
         self._answering.close()
         self.mirrors.close()
         self.comparisons.close()
@@ -176,12 +166,12 @@ class Dispatcher:
     def _serve_inline(self, request: Request) -> Response | None:
         """Answer a lone request by return, or take it like any other (None) if it is long or of a sequence."""
         try:
-            exchange = None if request.correlation_id() else self._read(request)
+            exchange = None if request.correlation_id() else self.intake.read(request)
             # Whoever may be answered before its target has is not served here, where nobody could answer it.
             if exchange is None or exchange.bound_ms or self.failover.hedges:
                 self._take(request)
                 return None
-            attempt = self._decided(exchange, exchange.taken_at)
+            attempt = self.intake.decided(exchange, exchange.taken_at)
         except AllFullError:
             self._take(request)
             return None
@@ -218,9 +208,11 @@ class Dispatcher:
         try:
             correlation_id = 0 if attempt else request.correlation_id()
             if correlation_id:
-                self._take_in_sequence(request, sender, correlation_id)
+                exchange = self._sequences.take(request, sender, correlation_id)
+                if exchange.bound_ms:
+                    self._oversight.watch(exchange)
                 return
-            exchange = attempt.exchange if attempt else self._read(request)
+            exchange = attempt.exchange if attempt else self.intake.read(request)
             exchange.sender = sender
             if attempt is None:
                 if exchange.priority or self._replies.under_way >= self.admission.limit:
@@ -241,7 +233,7 @@ class Dispatcher:
         # Where calls are merged, requests wait for company at their targets and need no worker meanwhile.
         if not self._outcomes.has_waiting and (not self._answering.is_busy() or self._merging.lanes):
             try:
-                attempt = self._decided(exchange, exchange.taken_at)
+                attempt = self.intake.decided(exchange, exchange.taken_at)
             except AllFullError:
                 pass
             else:
@@ -259,7 +251,7 @@ class Dispatcher:
                 return _nothing
             if exchange.context.max_latency_ms:
                 exchange.context.max_latency_ms = max(1e-3, exchange.bound_ms - (now - exchange.taken_at) * 1e3)
-            attempt = self._decided(exchange, now)
+            attempt = self.intake.decided(exchange, now)
             if exchange.bound_ms:
                 self._timely(attempt)
         except AllFullError:
@@ -273,60 +265,6 @@ class Dispatcher:
         if exchange.explanation is None and self._merging.take_begun(attempt):
             return _nothing
         return partial(self._answering.serve, attempt)
-
-    def _take_in_sequence(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> None:
-        if not self.takes_sequences:
-            raise UnsupportedError(
-                "the routed model has several instances, and its sequences would be scattered over them",
-                hint="set instance_group [ { kind: KIND_CPU count: 1 } ], or give it a sequence batcher",
-            )
-        flags = request.flags()
-        lane = self._sequences.lane(correlation_id, start=bool(flags & SEQUENCE_START))
-        if flags & SEQUENCE_END:
-            self._sequences.end(correlation_id)
-        exchange = self._read(request, pinned=lane.target, may_explore=False)
-        exchange.sender = sender
-        exchange.is_pinned = True
-        self.admission.admit(exchange)
-        try:
-            attempt = self._decided(exchange, exchange.taken_at)
-        except AllFullError as error:
-            # Only its first request meets that. It is not put off: those that follow come in order behind it.
-            raise self.admission.refusal_of_sequence(error) from error
-        lane.target = attempt.decision.target.name
-        self._replies.begin(exchange)
-        if self._sequences.enqueue(lane, attempt):
-            job = partial(self._sequences.drain, lane, self._answering.serve)
-            try:
-                self._sequence_workers.submit(job)
-            except RuntimeError:  # no thread can be had for it
-                self._answering.submit(job)
-        if exchange.bound_ms:
-            self._oversight.watch(exchange)
-
-    def _read(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Exchange:
-        now = self._clock()
-        wish = self._forwarder.wish(request)
-        context = self._forwarder.context(request, wish, pinned=pinned, may_explore=may_explore)
-        if self._engine.wants_keys and not (context.key or pinned):
-            context.key = self._forwarder.own_key(request)
-        exchange = Exchange(request, context, now)
-        if wish is not None:
-            exchange.priority, exchange.wants_explanation = wish.priority, wish.explain
-        timeout_us = request.timeout()
-        if timeout_us or context.max_latency_ms or self.bounds.default_ms:
-            self.bounds.apply(exchange, timeout_us)
-        return exchange
-
-    def _decided(self, exchange: Exchange, now: float) -> Attempt:
-        """Return the first attempt of a request, its slot reserved. Raises what `RoutingEngine.decide` raises."""
-        if exchange.wants_explanation:
-            exchange.explanation = self._engine.explain(exchange.context, now)
-        attempt = Attempt(exchange, self._engine.decide(exchange.context, now), now)
-        exchange.attempts = (attempt,)
-        if self.failover.hedges:
-            exchange.hedge_at = self.failover.hedge_at(attempt)
-        return attempt
 
     def _timely(self, attempt: Attempt) -> Attempt:
         """Return an attempt that may be made. Raises `OverloadedError` if it would be late because of what is ahead."""
