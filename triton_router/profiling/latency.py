@@ -65,19 +65,21 @@ class LatencyModel:
     Attributes:
         prior: What to expect while nothing is measured.
         test: For changes.
+        outrun: For changes as well, told by those alone to which company came later: see `_outrun`.
         spread: Running mean of the log-misses, clipped.
         loaded_spread: Of those of requests with company alone, which are predicted worse: judged by the others, every
             burst of requests would look like a change.
         error: Running mean of |measured - predicted| / measured, before each answer was learned; 1.0 at first.
     """
 
-    __slots__ = ("alone_seen", "error", "load", "loaded_spread", "prior", "shape", "spread", "test")
+    __slots__ = ("alone_seen", "error", "load", "loaded_spread", "outrun", "prior", "shape", "spread", "test")
 
     def __init__(self, prior: RooflinePrior | None = None) -> None:
         self.prior = prior
         self.shape = ShapeLaw()
         self.load = LoadLaw()
         self.test = CumulativeSum()
+        self.outrun = CumulativeSum()
         self.alone_seen = 0
         self.spread = _LARGEST_SPREAD
         self.loaded_spread = _LARGEST_SPREAD
@@ -109,12 +111,11 @@ class LatencyModel:
         novel = loaded and self.load.is_novel(expected, alone_ms, load)
         known = shape.familiarity(work, rows)
         guessed = known < _UNKNOWN and (not self.alone_seen or shape.is_novel(work, rows, _BEYOND))
-        if not (alone or loaded or guessed):
-            # Company came later, and nobody knows how much of the latency was its doing.
-            return 0.0
-        familiar = not novel and known >= 1.0
         # Of a shape unlike all others the law only guesses: a miss is no outlier, and no change of the target.
         strange = known < _SETTLED and shape.is_strange(work, rows)
+        if not (alone or loaded or guessed):
+            return 0.0 if strange else self._outrun(latency, alone_ms)
+        familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
         self._note(latency, expected, miss, limit, loaded=loaded)
@@ -126,7 +127,7 @@ class LatencyModel:
             noted = _new(Miss, (miss, loaded, latency / most, latency / alone_ms))
             change = self.test.update(noted, spread if familiar else 2.0 * spread, own)
         if change:
-            self._follow(change)
+            self._follow(change, self.test)
             alone_ms = shape.predict(work, rows)
             expected = self.predict(work, load, rows)
         elif abs(miss) > limit and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
@@ -156,6 +157,7 @@ class LatencyModel:
         self.shape.merge(other.shape)
         self.load.merge(other.load)
         self.test.reset()
+        self.outrun.reset()
 
     def _note(self, latency: float, expected: float, miss: float, limit: float, *, loaded: bool) -> None:
         """Keep the running means. Clipped, or the first outliers would hide the next."""
@@ -184,16 +186,29 @@ class LatencyModel:
         self.alone_seen += 1
         self.shape.observe(latency, work, rows)
 
-    def _follow(self, change: float) -> None:
+    def _outrun(self, latency: float, alone_ms: float) -> float:
+        """Judge an answer of a request that found nothing in flight, but to which company came later.
+
+        Nobody knows how much of the latency was the company's doing, so it teaches nothing, unless it is less than
+        the request should have taken alone: several such mean that the target has become faster. A copy on a device
+        whose live requests never end has no other way to tell.
+        """
+        change = self.outrun.update(Miss(min(0.0, log(latency / alone_ms)), loaded=False), self.spread)
+        if change:
+            self._follow(change, self.outrun)
+        return change
+
+    def _follow(self, change: float, test: CumulativeSum) -> None:
         """Scale what has changed: requests alone and those with company say each whether theirs has."""
-        alone = self.test.change_alone(change)
-        wait = self.test.change_loaded(change)
+        alone = test.change_alone(change)
+        wait = test.change_loaded(change)
         self.spread = max(self.spread, _UNSURE)
         self.loaded_spread = max(self.loaded_spread, _UNSURE)
         if alone:
             self.shape.rescale(exp(alone), _KEPT)
         self.load.rescale(exp(wait - alone) if alone else 1.0, _KEPT)
         self.test.reset()
+        self.outrun.reset()
 
 
 def _rate(count: int) -> float:

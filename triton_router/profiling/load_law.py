@@ -34,8 +34,6 @@ _NOTHING_KNOWN: Four = (1.0, 0.0, 1.0, 0.0)
 """While the target has answered nothing: as `Load.most_wait_ms`, nothing runs beside anything else."""
 _FIRST_GUESS: Four = (1.0, 0.0, 0.0, 0.0)
 """A target serves one request after the other, until it shows otherwise."""
-_UNKNOWN_FELT = 0.5
-"""What is taken for `LoadLaw.felt` until there is evidence of whether targets of a device hinder each other."""
 _MOST: Four = (1.25, 1.25, 1.25, 1.25)
 """No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
 more, because what requests take alone is not known exactly."""
@@ -143,23 +141,25 @@ class LoadLaw:
 
     @property
     def queueing(self) -> float:
-        """What one more request costs another at the same target, as a share of its own time: 0 to 2.
+        """What one more request costs another at the same target, as a share of its own time: 0 to 1.
 
-        Those in flight where nobody waits for another (c1), and those to come. 1 while little is known.
+        1 while little is known.
         """
         if self.count < FIRST:
             return 1.0
         c0, c1, _, _ = self.fit.beta
-        return min(1.0, c0 + c1) + max(0.0, 1.0 - c0) * min(1.0, c1)
+        return min(1.0, c0 + c1)
 
     @property
     def felt(self) -> float:
         """By what share of the time it takes alone a request elsewhere on the device delays one here, 0 to 1."""
-        known = self.fit.information
-        if self.count < FIRST or not (known[7] or known[9]):
-            return _UNKNOWN_FELT
         _, _, c2, c3 = self.fit.beta
         return min(1.0, c2 + c3)
+
+    @property
+    def felt_known(self) -> float:
+        """Evidence for `felt`, in answers of which company took the whole time; 0 while there is little."""
+        return self.fit.information[7] if self.count >= FIRST else 0.0
 
     def rescale(self, factor: float, kept: float) -> None:
         """Every wait takes ``factor`` times as long; the evidence for it weighs ``kept``."""

@@ -162,16 +162,21 @@ class TargetProfile:
 
     @property
     def queueing(self) -> float:
-        """By what share (0..2) of its own time a request delays others at the target, those to come included."""
+        """By what share (0..1) of its own time a request delays another at the target."""
         return self._model.load.queueing
 
     @property
     def felt(self) -> float:
-        """By what share (0..1) of its own time a request at another target of the device delays one here.
+        """By what share (0..1) of its own time a request at another target of the device was seen to delay one here.
 
-        1.0 on a device that does one thing at a time, and while little is known; less on one that does several.
+        1.0 on a device that does one thing at a time; less on one that does several.
         """
         return self._model.load.felt
+
+    @property
+    def felt_known(self) -> float:
+        """Evidence for `felt`: 0 while there is little, then about as many as the latest answers that tell of it."""
+        return self._model.load.felt_known
 
     def fixed_and_marginal(self, work: float, rows: float = 1.0) -> tuple[float, float]:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""

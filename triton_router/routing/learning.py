@@ -73,7 +73,7 @@ class Learner:
                 self.board.tell(decision, latency_ms, alone=alone)
             candidate.is_proven = profile.is_proven
             candidate.confidence = self.confidence(candidate)
-            candidate.learn_of_load(profile.queueing, profile.felt)
+            candidate.learn_of_load()
             candidate.measured_at = now
             if profile.drifts != drifts and profile.last_drift and profile.last_drift.direction == "slower":
                 self._slowed(candidate)

@@ -103,7 +103,7 @@ class Peers:
         """Put the peers' load on candidates and devices, in place of what they carried."""
         for device in self._devices.values():
             device.peers_in_flight = device.peers_busy = 0
-            device.peers_ms = device.peers_felt = 0.0
+            device.peers_ms = 0.0
             device.load = None
         for same in self._targets.values():
             for candidate in same:
@@ -119,7 +119,6 @@ class Peers:
                 device.peers_in_flight += load.in_flight
                 device.peers_ms += load.ms
                 device.peers_busy += load.in_flight > 0
-                device.peers_felt += load.in_flight * (same[0].felt if same else 1.0)
 
     def named(self, target: int) -> Sequence[Candidate]:
         """Return the candidates that a peer means by a `target_key`."""
@@ -137,7 +136,7 @@ def learn(candidate: Candidate, answer: PeerAnswer) -> None:
         load=answer.load,
     )
     candidate.is_proven = candidate.profile.is_proven
-    candidate.learn_of_load(candidate.profile.queueing, candidate.profile.felt)
+    candidate.learn_of_load()
 
 
 def _key(text: str) -> int:

@@ -26,6 +26,11 @@ _new = tuple.__new__
 
 UTILIZATION_MEMORY_S = 5.0
 """Time constant of a device's utilization: what was longer ago weighs less than e^-1."""
+_PRESSURE_RATE = 0.05
+"""Weight of the newest request in the mean of what requests find on a device."""
+_SUPPOSED = 0.5
+"""Evidence that a device does one thing at a time, before there is any: half of what one request says of it that had
+company all the time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,26 +41,29 @@ class Device:
         in_flight: Requests at all of them.
         ms_in_flight: What they take alone, all together; milliseconds.
         busy: Targets that have something in flight.
-        felt: What they feel of one more request at none of them, in shares of its own time, all together.
+        hindrance: By what share (0 to 1) of its own time a request at one of its targets delays one at another: what
+            they have found (`Candidate.felt`), each weighed by its evidence.
+        hindrance_known: That evidence, all together.
+        pressure: 1 + how many others a request finds there to hinder, on average; see `scorers.latency`.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
         peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
         peers_ms: What they take alone, all together; milliseconds.
         peers_busy: Targets that have some of those.
-        peers_felt: As ``felt``, for those.
         load: What a request finds in flight at a target that has nothing in flight itself; None until it is asked for.
     """
 
     in_flight: int = 0
     ms_in_flight: float = 0.0
     busy: int = 0
-    felt: float = 0.0
+    hindrance: float = 1.0
+    hindrance_known: float = _SUPPOSED
+    pressure: float = 1.0
     utilization: float = 0.0
     settled_at: float = 0.0
     peers_in_flight: int = 0
     peers_ms: float = 0.0
     peers_busy: int = 0
-    peers_felt: float = 0.0
     load: Load | None = None
 
     def load_elsewhere(self) -> Load:
@@ -69,7 +77,8 @@ class Device:
         """Have nothing in flight: it is counted anew."""
         self.load = None
         self.in_flight = self.busy = 0
-        self.ms_in_flight = self.felt = 0.0
+        self.ms_in_flight = 0.0
+        self.hindrance, self.hindrance_known = 1.0, _SUPPOSED
 
     def settle(self, now: float) -> None:
         """Bring `utilization` up to ``now`` (monotonic seconds): an exponential mean of being busy or idle."""
@@ -89,8 +98,9 @@ class Candidate:
     Attributes:
         in_flight: Requests reserved at the target and not yet finished.
         ms_in_flight: What they were expected to take alone, all together; milliseconds.
-        queueing: By what share of its own time a request delays others at the target, 0 to 2.
-        felt: By what share of its own time a request elsewhere on the device delays one here, 0 to 1.
+        queueing: By what share of its own time a request delays another at the target, 0 to 1.
+        felt: By what share of its own time a request elsewhere on the device was seen to delay one here, 0 to 1.
+        felt_known: Evidence for that.
         peers_in_flight: Requests of other instances of the routed model, which ``in_flight`` leaves out.
         peers_ms: What they take alone, all together; milliseconds.
         berth: Where its load is posted for them.
@@ -108,7 +118,7 @@ class Candidate:
         cap: Most requests in flight; infinite where there is no bound.
         expected_latency_ms: Predicted time to the answer, what is in flight included; 0 if unknown.
         alone_ms: Predicted time if nothing else were in flight; 0 if unknown.
-        others_ms: By how much the request would delay others on the device, all together.
+        others_ms: By how much the request would delay others on the device, those to come included, all together.
         score: Weighted mean of the scorers.
     """
 
@@ -119,7 +129,8 @@ class Candidate:
     in_flight: int = 0
     ms_in_flight: float = 0.0
     queueing: float = 1.0
-    felt: float = 0.5
+    felt: float = 1.0
+    felt_known: float = 0.0
     peers_in_flight: int = 0
     peers_ms: float = 0.0
     berth: int = 0
@@ -159,23 +170,27 @@ class Candidate:
         return _new(Load, (ahead, here, on_device_ms - ahead, on_device - here, busy - 1))
 
     def count_in(self) -> None:
-        """Count what is in flight here on the device."""
+        """Count what is in flight here on the device, and what was found here of it."""
+        self.felt_known = 0.0
+        self.learn_of_load()
         device = self.device
         device.load = None
         device.in_flight += self.in_flight
         device.ms_in_flight += self.ms_in_flight
         device.busy += self.in_flight > 0
-        device.felt += self.felt * self.in_flight
 
     def take(self, alone_ms: float, *, counted: bool) -> None:
         """Have one more request in flight; ``counted`` says whether on the device as well."""
         if counted:
             device = self.device
             device.load = None
+            found = device.in_flight + device.peers_in_flight
+            here = self.in_flight + self.peers_in_flight
+            hindered = self.queueing * here + device.hindrance * (found - here) if found else 0.0
+            device.pressure += _PRESSURE_RATE * (1.0 + hindered - device.pressure)
             device.in_flight += 1
             device.ms_in_flight += alone_ms
             device.busy += not self.in_flight
-            device.felt += self.felt
         self.in_flight += 1
         self.ms_in_flight += alone_ms
 
@@ -189,14 +204,16 @@ class Candidate:
             device.in_flight -= 1
             device.busy -= not self.in_flight
             device.ms_in_flight = device.ms_in_flight - alone_ms if device.in_flight else 0.0
-            device.felt = device.felt - self.felt if device.in_flight else 0.0
 
-    def learn_of_load(self, queueing: float, felt: float) -> None:
-        """Note what load was found to cost here."""
-        self.queueing = queueing
-        if self.device.in_flight:
-            self.device.felt += (felt - self.felt) * self.in_flight
-        self.felt = felt
+    def learn_of_load(self) -> None:
+        """Note what load was found to cost here. Who shares the target shares its device, at least."""
+        device, profile = self.device, self.profile
+        felt, felt_known = profile.felt, profile.felt_known
+        weighed = device.hindrance * device.hindrance_known + felt * felt_known - self.felt * self.felt_known
+        device.hindrance_known = max(_SUPPOSED, device.hindrance_known + felt_known - self.felt_known)
+        device.hindrance = min(1.0, max(0.0, weighed / device.hindrance_known))
+        self.felt, self.felt_known = felt, felt_known
+        self.queueing = max(profile.queueing, device.hindrance)
 
 
 class Filter(Protocol):

@@ -28,12 +28,19 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
     """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
 
         cost = (expected + others) * (1 + CAUTION * (1 - confidence))
-        others = alone * (queueing * here + 2 * sum of felt * in flight over the other targets of the device)
+        others = alone * hindered * pressure
+        hindered = queueing * here + hindrance * elsewhere
+        pressure = 1 + mean of ``hindered`` over the requests that the device was given lately
 
-    A request that queues at its target delays nobody who is there, but everybody who comes later: about as many, if
-    load goes on. At other targets of the device it delays those in flight as well, each by the share of its time that
-    they were seen to feel. Were each request to look after itself only, a loaded CPU would be shared out to its slower
-    variants until all were equally slow (Pigou, *The Economics of Welfare*, 1920: the marginal social cost).
+    ``here`` and ``elsewhere`` are how many requests are in flight at the target and at others of its device,
+    ``queueing`` and ``hindrance`` by what share of its own time the request delays one of these. Were each request to
+    look after itself only, a loaded processor would be shared out to its slower variants until all were equally slow,
+    or do less than comes in and never be done (Pigou, *The Economics of Welfare*, 1920: marginal social cost).
+
+    How much a request costs the others depends on how busy the device is: in an M/M/1 queue, one that takes D and
+    finds n others costs D (n + 1) itself and D (n + 1) L those who come later, where L is the mean number there
+    (Krishnan, *Joining the right queue: a state-dependent decision rule*, 1990). Taken here is D n (1 + L), which is as
+    much on average, and nothing where nothing is in flight.
     """
     doubt = 1.0 + CAUTION
     return _shares([(c.expected_latency_ms + c.others_ms) * (doubt - CAUTION * c.confidence) for c in candidates])

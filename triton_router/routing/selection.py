@@ -27,22 +27,21 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
         device = candidate.device
         on_device = device.in_flight + device.peers_in_flight
         here = candidate.in_flight + candidate.peers_in_flight
-        # Who is ahead at the target does not wait for the request, but who comes later does; elsewhere both do.
         if not on_device or not alone:
             candidate.expected_latency_ms = alone
             candidate.others_ms = 0.0
         elif here == on_device:
             ahead = candidate.ms_in_flight + candidate.peers_ms
             candidate.expected_latency_ms = alone + profile.wait_of(alone, ahead, here, 0.0, 0.0, 0.0)
-            candidate.others_ms = alone * candidate.queueing * here
+            candidate.others_ms = alone * candidate.queueing * here * device.pressure
         elif not here:
             load = device.load or device.load_elsewhere()
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *load)
-            candidate.others_ms = 2.0 * alone * (device.felt + device.peers_felt)
+            candidate.others_ms = alone * device.hindrance * on_device * device.pressure
         else:
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *candidate.load())
-            felt_elsewhere = device.felt + device.peers_felt - candidate.felt * here
-            candidate.others_ms = alone * (candidate.queueing * here + 2.0 * felt_elsewhere)
+            hindered = candidate.queueing * here + device.hindrance * (on_device - here)
+            candidate.others_ms = alone * hindered * device.pressure
 
 
 def constrained(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from typing import TYPE_CHECKING
 
 import pytest
 
 from triton_router.simulation.measures import EARLY, measure, regret
-from triton_router.simulation.run import Served, Simulation
+from triton_router.simulation.run import Run, Served, Simulation
 from triton_router.simulation.scenario import load_scenario
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def settled(served: Sequence[Served], window: int = 50, most: int = 2) -> int:
 
 
 def test_a_slow_down_moves_traffic_and_recovery_brings_it_back() -> None:
-    """A best target that takes three times as long is left within 30 requests, and has its traffic back in 1,000."""
+    """A best target that takes three times as long is left within 30 requests, and has its traffic back in 500.
+
+    Every copy that looks whether it is well again has company: the one client's next request comes to its device.
+    """
     left: list[int] = []
     back: list[int] = []
     for seed in range(1, 7):
@@ -54,7 +57,7 @@ def test_a_slow_down_moves_traffic_and_recovery_brings_it_back() -> None:
         back.append(settled(after))
     print("left after", sorted(left), "back after", sorted(back), "requests")
     assert max(left) <= 30
-    assert max(back) <= 1000
+    assert max(back) <= 500
 
 
 def test_nothing_latches_after_failures() -> None:
@@ -122,7 +125,31 @@ def test_policies_that_do_not_learn_use_targets_that_nobody_measured(policy: str
     assert not any(one.mirrored for one in served)
 
 
-@pytest.mark.parametrize(("slots", "bar"), [(1, 0.8), (2, 1.1)])
+@pytest.mark.parametrize(("per_second", "bar"), [(85.0, 1.0), (121.0, 1.25)])
+def test_a_busy_device_is_not_overwhelmed_by_work_for_its_slower_targets(per_second: float, bar: float) -> None:
+    """At 60 and at 85% of what the fastest variant alone could do, mean latency is about as low as its, or lower.
+
+    In the median of five seeds. A request that only looks after itself passes the queue of the fastest by running on
+    a slower one; where many do, there is more work than comes to an end.
+    """
+    found: list[float] = []
+    for seed in range(1, 6):
+        scenario = load_scenario("shared")
+        arrivals = scenario.arrivals.model_copy(update={"per_second": per_second})
+        scenario = scenario.model_copy(update={"arrivals": arrivals})
+        fastest = Simulation(scenario.model_copy(update={"targets": scenario.targets[:1]}), seed).run("round-robin")
+        alone = mean_latency(fastest)
+        found.append(mean_latency(Simulation(scenario, seed).run("latency")) / alone)
+    print("mean latency over that of the fastest variant alone:", sorted(found))
+    assert median(found) <= bar
+
+
+def mean_latency(run: Run) -> float:
+    """Return the mean over what clients see, in milliseconds."""
+    return mean(one.latency_ms for one in run.served if not (one.mirrored or one.retried))
+
+
+@pytest.mark.parametrize(("slots", "bar"), [(1, 0.9), (2, 1.1)])
 def test_a_device_is_shared_out_to_its_slower_targets_only_where_it_has_room(slots: int, bar: float) -> None:
     """Three variants on one saturated device serve nearly as much as the fastest alone would, and more if it has room.
 
