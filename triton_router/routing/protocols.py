@@ -27,10 +27,11 @@ _new = tuple.__new__
 UTILIZATION_MEMORY_S = 5.0
 """Time constant of a device's utilization: what was longer ago weighs less than e^-1."""
 _PRESSURE_RATE = 0.05
-"""Weight of the newest request in the mean of what requests find on a device."""
-_SUPPOSED = 0.5
-"""Evidence that a device does one thing at a time, before there is any: half of what one request says of it that had
-company all the time."""
+"""Weight of the newest request in the mean of what requests leave behind on a device. Where they come and go one by one
+they find as much; and when one ends, nobody waits for a decision."""
+_SUPPOSED = 1.0
+"""Evidence that a device does one thing at a time, before there is any: what one request says that had company all the
+time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +45,8 @@ class Device:
         hindrance: By what share (0 to 1) of its own time a request at one of its targets delays one at another: what
             they have found (`Candidate.felt`), each weighed by its evidence.
         hindrance_known: That evidence, all together.
-        pressure: 1 + how many others a request finds there to hinder, on average; see `scorers.latency`.
+        pressure: 1 + how many others a request finds there to hinder, on average (`Candidate.release` keeps count); see
+            `scorers.latency`.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
         peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
@@ -184,10 +186,6 @@ class Candidate:
         if counted:
             device = self.device
             device.load = None
-            found = device.in_flight + device.peers_in_flight
-            here = self.in_flight + self.peers_in_flight
-            hindered = self.queueing * here + device.hindrance * (found - here) if found else 0.0
-            device.pressure += _PRESSURE_RATE * (1.0 + hindered - device.pressure)
             device.in_flight += 1
             device.ms_in_flight += alone_ms
             device.busy += not self.in_flight
@@ -204,6 +202,10 @@ class Candidate:
             device.in_flight -= 1
             device.busy -= not self.in_flight
             device.ms_in_flight = device.ms_in_flight - alone_ms if device.in_flight else 0.0
+            here = self.in_flight + self.peers_in_flight
+            elsewhere = device.in_flight + device.peers_in_flight - here
+            hindered = self.queueing * here + device.hindrance * elsewhere
+            device.pressure += _PRESSURE_RATE * (1.0 + hindered - device.pressure)
 
     def learn_of_load(self) -> None:
         """Note what load was found to cost here. Who shares the target shares its device, at least."""

@@ -30,7 +30,7 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
         cost = (expected + others) * (1 + CAUTION * (1 - confidence))
         others = alone * hindered * pressure
         hindered = queueing * here + hindrance * elsewhere
-        pressure = 1 + mean of ``hindered`` over the requests that the device was given lately
+        pressure = 1 + mean of ``hindered`` over the device's latest requests
 
     ``here`` and ``elsewhere`` are how many requests are in flight at the target and at others of its device,
     ``queueing`` and ``hindrance`` by what share of its own time the request delays one of these. Were each request to
