@@ -114,7 +114,7 @@ class Chooser:
             self._watch.settle(now)
         if context.pinned:
             # Whatever its cap: what comes next in a sequence cannot wait for other requests, nor go elsewhere.
-            return self._without_choice((context, work), self._roster.holder_of(context.pinned), "sequence")
+            return self._without_choice((context, work), self._roster.holder_of(context), "sequence")
         if len(self.open) == 1 and not context.is_constrained:
             only = self.open[0]
             if full := filters.full(context, (only,), now):

@@ -147,16 +147,20 @@ class Roster:
         if self.board is not None:
             self.board.post(candidate)
 
-    def holder_of(self, pinned: str) -> Candidate:
-        """Return the target of this name, which holds a sequence's state.
+    def holder_of(self, context: RoutingContext) -> Candidate:
+        """Return the target that a request is pinned to, as it holds its sequence's state.
 
         Raises:
             RequestError: It was removed so long ago that it is not known any more.
         """
-        holder = self.by_name.get(pinned)
+        name, earlier = context.pinned, context.holder
+        holder = self.by_name.get(name)
+        if holder is not None and earlier is not None and not holder.target.may_hold_what(earlier):
+            namesakes = (c for c in reversed(self.departed) if c.target.name == name)
+            holder = next((c for c in namesakes if c.target.may_hold_what(earlier)), None)
         if holder is None:
             raise RequestError(
-                f"target {pinned!r}, which holds this sequence's state, has been removed long ago",
+                f"target {name!r}, which holds this sequence's state, has been removed long ago",
                 hint="begin the sequence anew",
             )
         return holder

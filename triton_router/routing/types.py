@@ -76,6 +76,15 @@ class Target:
     price_per_hour: float = 0.0
     device: str = ""
 
+    def may_hold_what(self, earlier: Target) -> bool:
+        """Whether it calls the same model as an earlier target, whose state it then has.
+
+        No version is whichever is served: to write that one down moves nothing.
+        """
+        return self.model == earlier.model and (
+            self.version == earlier.version or self.version is None or earlier.version is None
+        )
+
 
 @dataclass(slots=True, eq=False)
 class RoutingContext:
@@ -97,6 +106,8 @@ class RoutingContext:
         actual_input_shapes: Shapes of its inputs by name, batch dimension included; None if unknown.
         experiment_id: Experiment that it belongs to, or "".
         key: What keeps a caller in one arm of an experiment, or "".
+        holder: The target ``pinned`` as it was when the sequence began: that name may be another model's by now. None
+            for whoever has the name.
     """
 
     batch_size: int = 1
@@ -112,6 +123,7 @@ class RoutingContext:
     actual_input_shapes: Mapping[str, Sequence[int]] | None = None
     experiment_id: str = ""
     key: str = ""
+    holder: Target | None = None
 
     @property
     def is_constrained(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -92,6 +93,39 @@ def test_another_model_under_a_name_is_learned_anew() -> None:
     sharer.finish(held, GOOD, 0.0)
     assert in_flight(sharer) == {"a": 0, "b": 0}
     assert ask(sharer, "a").load.in_flight == 0
+
+
+def test_a_sequence_stays_with_the_model_that_it_began_at() -> None:
+    """Whatever has its target's name by now: the state is in the model, which still serves; twice changed, and back."""
+    sharer = engine("a", "b")
+    began = ask(sharer, "a").target
+
+    def goes_on() -> str:
+        return sharer.decide(RoutingContext(1, 1.0, pinned="a", holder=began), 0.0).target.model
+
+    for model in ("a2", "a3"):
+        sharer.reconfigure(POLICY, RULES, offered("a", "b", a=model), kept={"b"})
+        assert ask(sharer, "a").target.model == model
+        assert goes_on() == "a"
+    sharer.reconfigure(POLICY, RULES, offered("b"), kept={"b"})
+    assert goes_on() == "a"
+    sharer.reconfigure(POLICY, RULES, offered("a", "b"), kept={"b"})
+    assert goes_on() == "a"
+
+
+def test_a_version_that_is_written_down_keeps_its_sequences_and_another_takes_none() -> None:
+    """As a rollout begins by: the target is the same one. With another version it is not."""
+    sharer = engine("a")
+    began = ask(sharer, "a").target
+
+    def goes_on() -> int | None:
+        return sharer.decide(RoutingContext(1, 1.0, pinned="a", holder=began), 0.0).target.version
+
+    sharer.reconfigure(POLICY, RULES, [(replace(began, version=3), TargetProfile())], kept={"a"})
+    assert goes_on() == 3
+    began = ask(sharer, "a").target
+    sharer.reconfigure(POLICY, RULES, [(replace(began, version=4), TargetProfile())], kept=())
+    assert goes_on() == 3
 
 
 def test_the_longest_gone_are_forgotten() -> None:
