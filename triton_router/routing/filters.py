@@ -125,16 +125,23 @@ class Overloaded:
         return busy if len(busy) < len(candidates) else ()
 
 
+FORGOTTEN_S = 30.0
+"""After so long without a measurement a target is tried by a request that will hardly be in time anyway."""
+_HARDLY = 0.5
+
+
 class Late:
     """Rejects targets that do not meet the request's latency bound with ``probability``, if one does.
 
-    Where none does, all but the fastest: the decision is then flagged as late.
+    Where none does, all but the fastest: the decision is then flagged as late. Should even that hardly be in time,
+    all but one that nobody has measured for long, or ever, if there is one that is idle: it may have become faster,
+    and requests that all have bounds would never find out.
     """
 
     def __init__(self, probability: float) -> None:
         self._probability = probability
 
-    def __call__(self, context: RoutingContext, candidates: Sequence[Candidate], _now: float) -> Rejected:
+    def __call__(self, context: RoutingContext, candidates: Sequence[Candidate], now: float) -> Rejected:
         """Judge all candidates."""
         bound = context.max_latency_ms
         if not bound:
@@ -142,13 +149,21 @@ class Late:
         late = [c for c in candidates if not self.meets(c, bound)]
         if len(late) < len(candidates):
             return [(c, f"not expected to answer within {bound:g} ms") for c in late]
-        fastest = min(candidates, key=lambda c: c.expected_latency_ms or float("inf"))
-        return [(c, f"not expected to answer within {bound:g} ms") for c in candidates if c is not fastest]
+        chosen = min(candidates, key=lambda c: c.expected_latency_ms or float("inf"))
+        if _chance(chosen, bound) < _HARDLY:
+            idle = [c for c in candidates if not (c.in_flight or c.peers_in_flight)]
+            forgotten = min(idle, key=lambda c: c.measured_at, default=chosen)
+            chosen = forgotten if now - forgotten.measured_at > FORGOTTEN_S else chosen
+        return [(c, f"not expected to answer within {bound:g} ms") for c in candidates if c is not chosen]
 
     def meets(self, candidate: Candidate, bound_ms: float) -> bool:
         """Whether it is expected to answer in time; of unknown speed nothing is."""
-        expected = candidate.expected_latency_ms
-        return expected > 0.0 and candidate.profile.probability_within(expected, bound_ms) >= self._probability
+        return _chance(candidate, bound_ms) >= self._probability
+
+
+def _chance(candidate: Candidate, bound_ms: float) -> float:
+    expected = candidate.expected_latency_ms
+    return candidate.profile.probability_within(expected, bound_ms) if expected > 0.0 else 0.0
 
 
 def _below(bound: float, context: RoutingContext, candidates: Sequence[Candidate]) -> Rejected:

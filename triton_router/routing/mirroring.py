@@ -7,7 +7,6 @@ the time saved up for it allows: a share of the time that serving takes.
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +25,12 @@ _SURPRISE = 0.6
 _MOST_DEAR = 10.0
 """Times that a look counts as dear at most: a wrong first impression must not last."""
 _SOON = 5
-"""... and as one look proves nothing, so many requests later there is another."""
+"""... and as one look proves nothing, so many requests later there is another. Where none is due, so many later it is
+asked again whether one is."""
 _COMPANY = 1
 """Requests in flight on a device up to which it is looked at: the one that is copied. A copy would delay all others,
-and tell only how a lone stranger fares among them."""
+and tell only how a lone stranger fares among them. A target of which nothing is known does not wait for that for ever:
+on a device that is always busy it would never get a request."""
 _MOST_SAVED_MS = 1000.0
 """However long nothing was spent: a budget is no reserve to burst with."""
 
@@ -87,7 +88,7 @@ class Mirroring:
         Of those that are due, any: many routers must not all look at the same. Else the one not measured for longest,
         which waits until it can be paid for: skipping it for a cheaper one would leave it unknown for ever.
         """
-        idle = [candidate for candidate in candidates if _can_be_looked_at(candidate)]
+        idle = [candidate for candidate in candidates if self._can_be_looked_at(candidate)]
         chosen = self._due(idle, rng) if self._served >= self._next_look else None
         self._is_paid = chosen is None
         if chosen is None:
@@ -111,11 +112,9 @@ class Mirroring:
 
     def _due(self, idle: Sequence[Candidate], rng: Callable[[], float]) -> Candidate | None:
         due = [candidate for candidate in idle if candidate.look_at <= self._served]
-        earliest = min((candidate.look_at for candidate in idle), default=inf)
-        self._next_look = self._served + FIRST_DISTANCE if due else max(earliest, self._served + FIRST_DISTANCE)
-        if not due:
-            return None
-        return due[int(rng() * len(due))]
+        # Who cannot be looked at now may be idle next time, and who is new is due at once.
+        self._next_look = self._served + (FIRST_DISTANCE if due else _SOON)
+        return due[int(rng() * len(due))] if due else None
 
     def _look_later(self, candidate: Candidate, price_ms: float) -> None:
         usual_ms = self._served_ms / self._served if self._served else 0.0
@@ -133,12 +132,13 @@ class Mirroring:
         self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
         return None
 
-
-def _can_be_looked_at(candidate: Candidate) -> bool:
-    health = candidate.health
-    # One that failed just now is left alone; one that has rested after failing may be looked at.
-    if health.consecutive_failures and not health.is_out:
-        return False
-    device = candidate.device
-    is_idle = not (candidate.in_flight or candidate.peers_in_flight)
-    return is_idle and not candidate.needs_live_try and device.in_flight + device.peers_in_flight <= _COMPANY
+    def _can_be_looked_at(self, candidate: Candidate) -> bool:
+        health = candidate.health
+        # One that failed just now is left alone; one that has rested after failing may be looked at.
+        if health.consecutive_failures and not health.is_out:
+            return False
+        if candidate.needs_live_try or candidate.in_flight or candidate.peers_in_flight:
+            return False
+        device = candidate.device
+        is_overdue = not candidate.is_proven and self._served >= candidate.look_at + FIRST_DISTANCE
+        return is_overdue or device.in_flight + device.peers_in_flight <= _COMPANY

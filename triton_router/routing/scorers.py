@@ -63,9 +63,13 @@ def throughput(_context: RoutingContext, candidates: Sequence[Candidate]) -> lis
 
 
 def power(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:
-    """Rate by the energy of the request: power drawn times time taken. Of unknown energy: `UNKNOWN_SCORE`."""
+    """Rate by the energy of the request: power drawn times time taken. Of unknown energy: `UNKNOWN_SCORE`.
+
+    Where that of none is known, as if all drew alike: by the time taken alone.
+    """
     energies = [c.profile.energy_j(c.alone_ms) for c in candidates]
-    return _declared([0.0 if energy.source is Source.UNKNOWN else energy for energy in energies])
+    known = [0.0 if energy.source is Source.UNKNOWN else energy.value for energy in energies]
+    return _declared(known if any(known) else [c.alone_ms for c in candidates])
 
 
 def cost(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[float]:

@@ -56,6 +56,39 @@ def test_a_cold_start_does_not_price_a_target_out() -> None:
     raise AssertionError("the faster target was never found")
 
 
+def crowd(subject: RoutingEngine, requests: range) -> list[int]:
+    """Serve requests of which five are always in flight; return which were copied."""
+    found: list[int] = []
+    waiting = [subject.decide(FREE, 0.0) for _ in range(5)]
+    for number in requests:
+        waiting.append(subject.decide(FREE, number * 0.1))
+        done = waiting.pop(0)
+        subject.finish(done, Outcome(Verdict.SUCCESS, 50.0), number * 0.1)
+        copy = subject.mirror(done)
+        if copy:
+            found.append(number)
+            subject.finish(copy, Outcome(Verdict.SUCCESS, 4.0), number * 0.1)
+    for done in waiting:
+        subject.finish(done, Outcome(Verdict.SUCCESS, 50.0), requests.stop * 0.1)
+    return found
+
+
+def test_an_unknown_target_is_looked_at_though_its_device_is_never_idle() -> None:
+    """After some patience for an idle moment: or it would never get a request, however fast it is."""
+    subject = engine(Spec("ours", 10.0), Spec("other", None), rules=RoutingRules(mirror=0.005))
+    found = crowd(subject, range(100))
+    assert found
+    assert FIRST_DISTANCE - 1 <= found[0] <= 2 * FIRST_DISTANCE
+    assert subject.decide(FREE, 10.0).target.name == "other"
+
+
+def test_known_targets_are_left_alone_on_a_busy_device_and_looked_at_when_it_is_idle_again() -> None:
+    """A copy there would delay everybody; however long that lasts, looks go on when it is over."""
+    subject = engine(Spec("ours", 10.0), Spec("other", 60.0), rules=RoutingRules(mirror=1e-9))
+    assert crowd(subject, range(200)) == []
+    assert looks(subject, range(200, 200 + 2 * FIRST_DISTANCE), others_ms=60.0)
+
+
 def test_a_surprising_answer_is_looked_into_at_once() -> None:
     """A target that answers a copy much faster than expected is looked at again within five requests, not 20 more."""
     subject = engine(Spec("ours", 10.0), Spec("other", 60.0), rules=RoutingRules(mirror=1e-9))

@@ -11,7 +11,7 @@ from tests.unit.routing.fleet import ANE, CPU, GPU, REQUEST, Spec, chosen, engin
 from triton_router.errors import ConfigError
 from triton_router.profiling.figures import Figure, Source
 from triton_router.routing.policies import policy_named
-from triton_router.routing.types import OptimizationGoal
+from triton_router.routing.types import OptimizationGoal, Outcome, Verdict
 
 FAST_AND_DEAR = Spec("gpu", 2.0, GPU, price=4.0, power_w=Figure(250.0, Source.MEASURED))
 FRUGAL = Spec("ane", 6.0, ANE, price=1.5, power_w=Figure(8.0, Source.ESTIMATED))
@@ -47,6 +47,12 @@ def test_an_unknown_energy_is_neither_best_nor_worst() -> None:
         )
     ]
     assert order == ["ane", "unknown", "wasteful"]
+
+
+def test_where_no_power_is_known_least_energy_is_least_time() -> None:
+    """Variants on one machine that nobody has metered: the one that keeps it busy longest is not drawn as often."""
+    subject = engine(Spec("slow", 90.0), Spec("fast", 5.0), Spec("middling", 9.0), policy="power")
+    assert {served(subject, 5.0, float(second)).target.name for second in range(20)} == {"fast"}
 
 
 def test_adaptive_weighs_its_three_terms() -> None:
@@ -85,6 +91,35 @@ def test_slo_that_nobody_meets_goes_to_the_fastest_and_says_so() -> None:
     decision = engine(*FLEET, policy="slo").decide(replace(REQUEST, max_latency_ms=0.5), 0.0)
     assert (decision.target.name, decision.reason, decision.meets_latency_bound) == ("gpu", "late", False)
     assert {rejection.reason for rejection in decision.rejections} == {"not expected to answer within 0.5 ms"}
+
+
+@pytest.mark.parametrize("believed_ms", [None, 30.0])
+def test_what_will_be_late_anyway_tries_who_was_long_not_measured(believed_ms: float | None) -> None:
+    """A target never heard of, or believed slow, gets one bounded request each half minute; and, if fast again, all.
+
+    With neither copies nor exploring: else requests that all have bounds would never find out.
+    """
+    subject = engine(Spec("slow", 20.0), Spec("other", believed_ms))
+    bounded = replace(REQUEST, max_latency_ms=10.0)
+    speeds = {"slow": 20.0, "other": 40.0}
+
+    def tries(seconds: range) -> list[int]:
+        """Serve one request a second; return when the other target was tried."""
+        found: list[int] = []
+        for second in seconds:
+            decision = subject.decide(bounded, float(second))
+            subject.finish(decision, Outcome(Verdict.SUCCESS, speeds[decision.target.name]), float(second))
+            if decision.target.name == "other":
+                found.append(second)
+                assert decision.reason == "late" or speeds["other"] < bounded.max_latency_ms
+        return found
+
+    first, *further = tries(range(100))
+    assert first <= 2
+    assert further == [first + 31, first + 62, first + 93]
+    speeds["other"] = 2.0
+    tries(range(100, 300))
+    assert len(tries(range(300, 320))) == 20
 
 
 def test_slo_counts_how_much_a_target_varies() -> None:

@@ -127,7 +127,7 @@ def test_policies_that_do_not_learn_use_targets_that_nobody_measured(policy: str
     assert not any(one.mirrored for one in served)
 
 
-@pytest.mark.parametrize(("per_second", "bar"), [(85.0, 1.0), (121.0, 1.4)])
+@pytest.mark.parametrize(("per_second", "bar"), [(85.0, 1.0), (121.0, 1.6)])
 def test_a_busy_device_is_not_overwhelmed_by_work_for_its_slower_targets(per_second: float, bar: float) -> None:
     """At 60 and at 85% of what the fastest variant alone could do, mean latency is lower than its, or not far above.
 
