@@ -199,7 +199,7 @@ class Dispatcher:
         exchange.end(attempt)
         if exchange.sample is not None:
             exchange.sample.answered(attempt, verdict, response)
-        self._outcomes.account(attempt, verdict, self._clock())
+        self._outcomes.account(attempt, attempt.blame if verdict is Verdict.TARGET_ERROR else verdict, self._clock())
         return response
 
     def _take(self, request: Request, attempt: Attempt | None = None) -> None:

@@ -60,6 +60,7 @@ class Exchange:
         failed: The decisions of the attempts that failed.
         failure: The first error of a target.
         incomplete: A target's answer that lacked outputs: better than an error.
+        incomplete_of: The target's name.
         outputs: The outputs that are wanted.
         sample: What is to be done with its answer beyond sending it; None for nothing.
     """
@@ -83,6 +84,7 @@ class Exchange:
     failed: tuple[RoutingDecision, ...] = ()
     failure: Response | None = None
     incomplete: Response | None = None
+    incomplete_of: str = ""
     outputs: Sequence[str] = ()
     sample: Sample | None = None
 
@@ -150,18 +152,25 @@ class Attempt:
         is_further: Whether it is not the exchange's first.
         has_ended: Whether its result is known.
         is_given_up: Whether the engine was told that it is overdue.
+        is_turned_away: Whether its target had no room for it, so that another may be asked and nobody has failed.
         overdue_at: From when on it is; None while nobody has asked.
     """
 
     is_further = False
     has_ended = False
     is_given_up = False
+    is_turned_away = False
     overdue_at: float | None = None
 
     def __init__(self, exchange: Exchange, decision: RoutingDecision, begun_at: float) -> None:
         self.exchange = exchange
         self.decision = decision
         self.begun_at = begun_at
+
+    @property
+    def blame(self) -> Verdict:
+        """What the engine is told of it where its target did not answer it."""
+        return Verdict.CANCELLED if self.is_turned_away else Verdict.TARGET_ERROR
 
 
 NOT_SENT: tuple[Verdict, None] = (Verdict.CANCELLED, None)

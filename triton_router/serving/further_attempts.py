@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.failover import Failover
+    from triton_router.serving.optional_outputs import OptionalOutputs
     from triton_router.serving.outcomes import Outcomes
     from triton_router.serving.replies import Replies
     from triton_router.serving.stub import Response
@@ -30,41 +31,54 @@ class FurtherAttempts:
         failover: Knows other targets, and keeps to the budget.
         replies: Answers the requests that nobody else is asked for.
         outcomes: Is told of the attempts that failed.
+        optional: Says whether an answer that lacks outputs is a failure.
         clock: Monotonic seconds.
 
     Attributes:
         send: Has a further attempt made.
     """
 
-    def __init__(self, failover: Failover, replies: Replies, outcomes: Outcomes, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        failover: Failover,
+        replies: Replies,
+        outcomes: Outcomes,
+        optional: OptionalOutputs,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self._failover = failover
         self._replies = replies
         self._outcomes = outcomes
+        self._optional = optional
         self._clock = clock
         self.send: Callable[[Attempt], None] = _nowhere
 
     def failed(self, attempt: Attempt, last: Response | None, now: float) -> None:
-        """Take the result of an attempt that its target failed: account for it, and have another one asked."""
+        """Take the result of an attempt that will not do as the answer: account for it, and have another one asked."""
         exchange = attempt.exchange
+        verdict = attempt.blame
         with exchange.lock:
             exchange.end(attempt)
             exchange.failed = (*exchange.failed, attempt.decision)
             if last is None or last.has_error():
                 exchange.failure = exchange.failure or last
-            else:
-                exchange.incomplete = last
+            elif not self._optional.left_out(attempt, last):
+                verdict = Verdict.SUCCESS
             ends_stream = exchange.stream_of is attempt
             is_mine = self._takes_on(exchange)
         # Before another is chosen, which is to know of this.
-        self._outcomes.account(attempt, Verdict.TARGET_ERROR, now)
+        self._outcomes.account(attempt, verdict, now)
         if ends_stream and exchange.claim():
             self._replies.answer(exchange, last)
         if is_mine:
             self._move_on(exchange, now)
 
-    def won(self, attempt: Attempt) -> None:
+    def won(self, attempt: Attempt, verdict: Verdict) -> None:
         """Take note that a further attempt has brought the answer."""
         self._failover.note_winner(attempt)
+        if verdict is Verdict.SUCCESS:
+            self._optional.supplied(attempt)
 
     def overdue(self, attempt: Attempt, now: float, *, lost: bool = False) -> None:
         """Give an attempt up, be it late or ``lost``, and have another target asked; what answers first counts."""
@@ -141,8 +155,9 @@ class FurtherAttempts:
             exchange.is_moving = False
             if another is not None:
                 exchange.attempts = (*exchange.attempts, another)
-            # One that was given up may still answer.
-            is_over = another is None and not exchange.is_answered and not exchange.attempts
+            # One that was given up may still answer, which is worth waiting for if there is no answer yet.
+            is_hopeless = exchange.incomplete is not None and all(one.is_given_up for one in exchange.attempts)
+            is_over = another is None and not exchange.is_answered and (not exchange.attempts or is_hopeless)
             exchange.is_moving = is_over and hedge
         if another is not None:
             self.send(another)

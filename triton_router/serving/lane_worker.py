@@ -142,7 +142,9 @@ class LaneWorker:
         """Return what answers everybody where the target could have answered nobody, or else asks again for each."""
         message = response.error().message()
         if is_of_the_target(message):
-            return partial(self._complete, group, [self._calls.relayed(response) for _ in group])
+            return partial(
+                self._complete, group, [self._calls.relayed_for(member.attempt, response) for member in group]
+            )
         lane.split(len(group), batch_limit(message))
         return partial(self._apart, group)
 

@@ -43,6 +43,7 @@ class MergedCalls:
         self._stub = stub
         self._forwarder = forwarder
         self.relayed = relay.relayed
+        self.relayed_for = relay.relayed_for
 
     def lacks_outputs(self, response: Response, group: Sequence[LaneRequest]) -> bool:
         """Whether a good response leaves outputs out that another target may have."""

@@ -110,7 +110,7 @@ class Mirrors:
         begun_at = self._clock()
         verdict = Verdict.CANCELLED
         try:
-            verdict, _ = self._relay.relayed(copy.exec())
+            verdict = self._relay.verdict_on_copy(copy.exec())
         except Exception:  # noqa: BLE001 - nobody waits for it; the server's log shows it
             traceback.print_exc()
         finally:

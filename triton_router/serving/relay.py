@@ -9,7 +9,8 @@ from triton_router.errors import TritonRouterError, mapping_of
 from triton_router.routing.types import Verdict
 from triton_router.serving.exchange import NOT_SENT
 from triton_router.serving.explanation_json import as_json
-from triton_router.serving.target_errors import code_of, has_expired, own_words
+from triton_router.serving.optional_outputs import OptionalOutputs
+from triton_router.serving.target_errors import code_of, has_expired, is_late, is_overloaded, own_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -24,8 +25,8 @@ EXPLANATION_PARAMETER = "router_explanation"
 """Response parameter that carries the explanation that ``router_explain`` asked for, as JSON."""
 _LOOK_EVERY_S = 0.05
 """How often a stream asks whether its client is still there; asking takes 85 us."""
-_TIMEOUT_SLACK_US = 1000
-"""A request that a target's queue gave up so shortly before its own time is over was given up for that."""
+_SLACK_US = 1000
+"""A request that its target gave up so shortly before its own time is over was given up for that."""
 
 
 def parameters_of(response: Response) -> dict[str, object]:
@@ -42,11 +43,12 @@ class Relay:
         forwarder: Rewrites requests.
         streaming: Whether the routed model is decoupled, so that a target may answer several times.
         clock: Monotonic seconds.
-        compares: Whether there are several targets, so that one that leaves outputs out can be told from a model that
-            has none to give.
+        compares: Whether another target may be asked for a request, so that one that leaves outputs out can be told from
+            a model that has none to give.
 
     Attributes:
         compares: As passed; it may be changed while requests are served.
+        optional: What is known of outputs that answers lack.
     """
 
     def __init__(
@@ -62,8 +64,7 @@ class Relay:
         self._forwarder = forwarder
         self._clock = clock
         self.compares = compares
-        # What several targets left out of their answers to the same request.
-        self._optional: set[frozenset[str]] = set()
+        self.optional = OptionalOutputs()
         self._final = stub.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         self._codes = {
             name: getattr(stub.TritonError, name)
@@ -99,10 +100,7 @@ class Relay:
     def failed(self, exchange: Exchange) -> Response | None:
         """Return the answer for a request that no target could answer: the first error, which says most."""
         if exchange.incomplete is not None:
-            # Better than an error. What several targets leave out is no failure, but what the model is like.
-            if exchange.failure is None and len(exchange.failed) > 1:
-                self._optional.add(frozenset(self._missing(exchange.incomplete, exchange.outputs)))
-            return exchange.incomplete
+            return exchange.incomplete  # better than an error
         if exchange.failure is None or len(exchange.failed) == 1:
             return exchange.failure
         error = exchange.failure.error()
@@ -119,16 +117,40 @@ class Relay:
         """
         if response.has_error():
             return self._relayed_error(response.error())
-        if self.compares and len(response.output_tensors()) < len(outputs) and self._lacks(response, outputs):
+        if self.compares and len(response.output_tensors()) < len(outputs) and self.optional.missing(response, outputs):
             return Verdict.TARGET_ERROR, response
         return Verdict.SUCCESS, response
+
+    def relayed_for(self, attempt: Attempt, response: Response) -> tuple[Verdict, Response]:
+        """Return the same for the response that an attempt brought, in the light of what its request allows.
+
+        That the request's own time has passed is nobody's failure. A routed model that refuses it for having too much
+        to do is no broken one: it may be tried elsewhere, and the attempt is marked as turned away.
+        """
+        exchange = attempt.exchange
+        verdict, relayed = self.relayed(response, exchange.outputs)
+        if verdict is Verdict.TARGET_ERROR and relayed.has_error():
+            message = relayed.error().message()
+            if self._was_too_short(exchange, message):
+                verdict = Verdict.CANCELLED
+            attempt.is_turned_away = is_overloaded(message)
+        return verdict, relayed
+
+    def verdict_on_copy(self, response: Response) -> Verdict:
+        """Return the verdict on a target's response to a copy, which has its request's bound but not its time."""
+        verdict, relayed = self.relayed(response)
+        if verdict is Verdict.TARGET_ERROR:
+            message = relayed.error().message()
+            if is_overloaded(message) or is_late(message):
+                return Verdict.CANCELLED
+        return verdict
 
     def _call(self, attempt: Attempt) -> tuple[Verdict, Response | None]:
         exchange = attempt.exchange
         request = self._forwarder.request_for(attempt.decision.target, exchange)
         if request is None:
             return NOT_SENT
-        return self._in_its_time(exchange, *self.relayed(request.exec(), exchange.outputs))
+        return self.relayed_for(attempt, request.exec())
 
     def _stream(self, attempt: Attempt) -> tuple[Verdict, Response | None]:
         exchange = attempt.exchange
@@ -141,7 +163,7 @@ class Relay:
         look_at = self._clock() + _LOOK_EVERY_S
         for response in request.exec(decoupled=True):
             if response.has_error():
-                return self._in_its_time(exchange, *self.relayed(response))
+                return self.relayed_for(attempt, response)
             if self._clock() > look_at:
                 look_at = self._clock() + _LOOK_EVERY_S
                 is_wanted = is_wanted and not exchange.is_cancelled()
@@ -151,21 +173,15 @@ class Relay:
                 is_wanted = exchange.send_part(attempt, self.relayed(response)[1])
         return (Verdict.SUCCESS if is_wanted else Verdict.CANCELLED), None
 
-    def _in_its_time(self, exchange: Exchange, verdict: Verdict, response: Response) -> tuple[Verdict, Response]:
-        """Return an answer with its verdict: that the request's own ``timeout`` has passed is nobody's failure."""
-        if verdict is Verdict.TARGET_ERROR and exchange.timeout_us and response.has_error():
-            spent_us = (self._clock() - exchange.taken_at) * 1e6
-            if spent_us > exchange.timeout_us - _TIMEOUT_SLACK_US and has_expired(response.error().message()):
-                return Verdict.CANCELLED, response
-        return verdict, response
-
-    def _lacks(self, response: Response, outputs: Collection[str]) -> bool:
-        """Whether a good response lacks outputs that another target could be expected to have."""
-        return frozenset(self._missing(response, outputs)) not in self._optional
-
-    @staticmethod
-    def _missing(response: Response, outputs: Collection[str]) -> set[str]:
-        return set(outputs) - {tensor.name() for tensor in response.output_tensors()}
+    def _was_too_short(self, exchange: Exchange, message: str) -> bool:
+        """Whether a target gave a request up because the time that its client gave it has passed."""
+        if has_expired(message):
+            given_us = exchange.timeout_us
+        elif is_late(message) and exchange.context.max_latency_ms:  # else it had a time of its own
+            given_us = exchange.bound_ms * 1e3
+        else:
+            return False
+        return 0 < given_us < (self._clock() - exchange.taken_at) * 1e6 + _SLACK_US
 
     def _relayed_error(self, error: StubError) -> tuple[Verdict, Response]:
         message = own_words(error.message())

@@ -144,7 +144,7 @@ class SecondAnswers:
         try:
             response = _executed(self._forwarder.copy_for(decision.target, copy, copy.inputs))
             if response is not None:
-                verdict, _ = self._relay.relayed(response)
+                verdict = self._relay.verdict_on_copy(response)
         except RequestError:  # it could not be forwarded to who was to serve it either
             pass
         finally:

@@ -157,6 +157,52 @@ def test_lanes_are_bounded_and_restart_with_the_sequence() -> None:
         ("Model m - Error when running inference: out of memory", "INTERNAL"),
         ("[request id: 7] expected 2 inputs but got 1 inputs for model 'm'", "INVALID_ARG"),
         ("[request id: 7] inference input 'X' data-type is 'INT32', but model 'm' expects 'FP32'", "INVALID_ARG"),
+        (
+            "inference request to model 'm' must specify a non-zero or non-empty correlation ID",
+            "INVALID_ARG",
+        ),
+        (
+            (
+                "Model m - Error when running inference: inference request for sequence 7 to model 'm' must specify "
+                "the START flag on the first request of the sequence"
+            ),
+            "INVALID_ARG",
+        ),
+        (
+            "in ensemble 'e', inference request to model 'm' must specify batch-size 1 due to requirements",
+            "INVALID_ARG",
+        ),
+        ("[request id: 7] expected number of inputs between 1 and 3 but got 4 inputs for model 'm'", "INVALID_ARG"),
+        ("[request id: 7] input 'X' has no shape but model requires batch dimension for 'm'", "INVALID_ARG"),
+        (
+            "[request id: 7] All input dimensions should be specified for input 'X' for model 'm', got [1,-1]",
+            "INVALID_ARG",
+        ),
+        (
+            "[request id: 7] incomplete string length indicator for inference input 'X' for model 'm', expecting 4",
+            "INVALID_ARG",
+        ),
+        (
+            "[request id: 7] unexpected number of string elements 3 for inference input 'X' for model 'm', expecting 2",
+            "INVALID_ARG",
+        ),
+        (
+            "[request id: 7] expected 2 string elements for inference input 'X' for model 'm', got 1",
+            "INVALID_ARG",
+        ),
+        (
+            "[request id: 7] unexpected input 'Q' in request header that does not map to any ensemble inputs",
+            "INVALID_ARG",
+        ),
+        ("timeout of the corresponding sequence has been expired", "UNAVAILABLE"),
+        (
+            "Server is stopping, scheduler for model has stopped accepting new inference requests",
+            "UNAVAILABLE",
+        ),
+        ("in ensemble 'e', [overloaded] [retry-after-ms=7] 4 requests are under way", "UNAVAILABLE"),
+        ("[deadline-exceeded] no answer within 7 ms: target 'x' was asked 7 ms ago", "UNAVAILABLE"),
+        ("said: [overloaded] [retry-after-ms=7] no room", "INTERNAL"),
+        ("the scheduler: inference request to model 'm' must specify batch-size 1", "INTERNAL"),
         ("CUDA out of memory", "INTERNAL"),
         ("CUDA out of memory while processing inference request 17", "INTERNAL"),
         ("tokenizer is not ready", "INTERNAL"),
