@@ -1,7 +1,8 @@
 """``scripts/bench mixed``: requests of mixed batch sizes and lengths over the variants of a real model.
 
-Ours learns and chooses; the others are each variant called directly, and all of them in turn. All send the same
-requests.
+Ours learns and chooses; the others are each variant called directly, all of them in turn, and a naive router that
+sends all to the variant that is known to be the fastest: what it adds to that is what any router costs. All send the
+same requests.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from benchmarks.fleet import Case
     from triton_router.testing.load import LoadResult
 
 _ROUND_ROBIN = "round robin"
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         build(Path(scratch) / "models", [case], args.minilm)
         with triton_server(Path(scratch) / "models") as server:
             for clients in args.clients:
-                rows += _rows(clients, _measure(server.http_url, [case.ours, *case.siblings], clients, args))
+                rows += _rows(clients, _measure(server.http_url, case, clients, args))
                 print(f"{clients} clients done", file=sys.stderr, flush=True)
     show(rows, _print_markdown, args)
     return 0
@@ -79,10 +81,11 @@ def _requests() -> list[dict[str, NDArray[np.generic]]]:
     return made
 
 
-def _measure(url: str, models: Sequence[str], clients: int, args: argparse.Namespace) -> dict[str, list[LoadResult]]:
+def _measure(url: str, case: Case, clients: int, args: argparse.Namespace) -> dict[str, list[LoadResult]]:
     requests = _requests()
+    models = [case.ours, *case.siblings, case.naive]
     encoded = {model: [encode(url, model, inputs) for inputs in requests] for model in models}
-    targets = models[1:]
+    targets = case.siblings
     encoded[_ROUND_ROBIN] = [encode(url, targets[i % len(targets)], inputs) for i, inputs in enumerate(requests)]
     for contender in encoded.values():
         run(url, contender, clients, args.seconds / 2, in_turn=True)  # warm up; ours learns
