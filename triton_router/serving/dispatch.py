@@ -55,8 +55,8 @@ class Dispatcher:
         clock: Monotonic seconds.
 
     Attributes:
-        admission, comparisons, failover, intake, mirrors: As passed; their settings may be changed while requests are
-            served.
+        admission, comparisons, failover, intake, mirrors, sequences: As passed; their settings may be changed while
+            requests are served.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of a request's way
@@ -78,7 +78,7 @@ class Dispatcher:
     ) -> None:
         self._engine = engine
         self.intake = intake
-        self._sequences = sequences
+        self.sequences = sequences
         self._answering = answering
         self._replies, self._outcomes = answering.replies, answering.outcomes
         self._merging = merging
@@ -125,7 +125,7 @@ class Dispatcher:
             compares: Whether there are several targets, to tell by which of them leaves outputs out.
         """
         self._answering.go_by(max_concurrency, compares=compares)
-        self._sequences.resize(max_concurrency)
+        self.sequences.resize(max_concurrency)
         self._gate.enable(enabled=inline)
         self._merging.use(lanes)
 
@@ -157,7 +157,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Answer what is under way, then end the workers."""
-        self._sequences.close()
+        self.sequences.close()
         self._answering.close()
         self.mirrors.close()
         self.comparisons.close()
@@ -208,7 +208,7 @@ class Dispatcher:
         try:
             correlation_id = 0 if attempt else request.correlation_id()
             if correlation_id:
-                exchange = self._sequences.take(request, sender, correlation_id)
+                exchange = self.sequences.take(request, sender, correlation_id)
                 if exchange.bound_ms:
                     self._oversight.watch(exchange)
                 return

@@ -90,9 +90,7 @@ class Forwarder:
             )
         return wish
 
-    def context(
-        self, request: Request, wish: Overrides | None = None, *, pinned: str = "", may_explore: bool = True
-    ) -> RoutingContext:
+    def context(self, request: Request, wish: Overrides | None = None, *, may_explore: bool = True) -> RoutingContext:
         """Return what the engine needs to know: rows, elements of the largest input, and what else is asked."""
         batch, work = 1, 1
         for tensor in request.inputs():
@@ -104,12 +102,11 @@ class Forwarder:
             if self._batched and shape:
                 batch = max(batch, shape[0])
         if wish is None:
-            return RoutingContext(batch, work, pinned, may_explore)
+            return RoutingContext(batch, work, "", may_explore)
         return RoutingContext(
             batch,
             work,
-            pinned,
-            may_explore,
+            may_explore=may_explore,
             max_latency_ms=wish.max_latency_ms,
             optimization_goal=wish.goal,
             allowed_backends=wish.backends,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from triton_router.routing.engine import RoutingEngine
+    from triton_router.routing.types import Target
     from triton_router.serving.bounds import Bounds
     from triton_router.serving.failover import Failover
     from triton_router.serving.forwarding import Forwarder
@@ -45,12 +46,20 @@ class Intake:
         self._failover = failover
         self._clock = clock
 
-    def read(self, request: Request, *, pinned: str = "", may_explore: bool = True) -> Exchange:
-        """Return a request as an exchange, which has no sender yet. Raises what it asks for in vain."""
+    def read(self, request: Request, *, holder: Target | None = None, may_explore: bool = True) -> Exchange:
+        """Return a request as an exchange, which has no sender yet. Raises what it asks for in vain.
+
+        Args:
+            request: As Triton gave it.
+            holder: The target that holds its sequence's state, if there is one.
+            may_explore: Whether it may go to a target to learn about that.
+        """
         now = self._clock()
         wish = self._forwarder.wish(request)
-        context = self._forwarder.context(request, wish, pinned=pinned, may_explore=may_explore)
-        if self._engine.wants_keys and not (context.key or pinned):
+        context = self._forwarder.context(request, wish, may_explore=may_explore)
+        if holder is not None:
+            context.pinned, context.holder = holder.name, holder
+        elif self._engine.wants_keys and not context.key:
             context.key = self._forwarder.own_key(request)
         exchange = Exchange(request, context, now)
         if wish is not None:

@@ -32,6 +32,7 @@ from triton_router.serving.live_status import live_status
 from triton_router.serving.parity_guard import ParityGuard
 from triton_router.serving.reloading import Reloading
 from triton_router.serving.resilience_counts import as_metrics
+from triton_router.serving.sequence_places import remembered_places
 from triton_router.serving.server_health import ServerHealth
 from triton_router.serving.status_socket import StatusSocket
 from triton_router.serving.stub_processes import StubScan
@@ -109,6 +110,7 @@ class TritonPythonModel:
         self._dispatcher = dispatcher(
             stub, engine, observed(engine, self._log), config, model_config, judge=self._guard
         )
+        self._dispatcher.sequences.places = remembered_places(name, engine, os.getppid(), _warner(stub, name))
         if config.streaming:
             stub.Logger.log_warn(
                 f"routed model {name!r} streams: before server 25.04 a decoupled target that fails after its first "
@@ -135,8 +137,9 @@ class TritonPythonModel:
                 name, self._following.config.policy_for(name).name, engine.snapshot(time.monotonic()), self._parts()
             )
         )
-        backends = frozenset(settings.backend for settings in config.targets)
-        self._power = PowerSampling(readers(backends), engine, stub.Logger.log_warn)
+        self._power = PowerSampling(
+            readers(frozenset(settings.backend for settings in config.targets)), engine, stub.Logger.log_warn
+        )
         self._watch = TargetWatch(
             marks.of("checks"),
             ServerHealth(os.getppid()),

@@ -6,7 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from triton_router.errors import AllFullError, UnsupportedError
-from triton_router.serving.sequences import SequenceLanes
+from triton_router.routing.types import Verdict
+from triton_router.serving.sequence_places import Nowhere
+from triton_router.serving.sequences import Lane, SequenceLanes
 from triton_router.serving.stub import SEQUENCE_END, SEQUENCE_START
 
 if TYPE_CHECKING:
@@ -14,8 +16,12 @@ if TYPE_CHECKING:
     from triton_router.serving.answering import Answering
     from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.intake import Intake
+    from triton_router.serving.sequence_places import Places
     from triton_router.serving.stub import Request, ResponseSender
     from triton_router.serving.worker_pool import WorkerPool
+
+    _Step = tuple[Attempt, int | str | None]
+    """A request's attempt, and the sequence that it ends if it does."""
 
 
 class SequenceIntake:
@@ -30,6 +36,7 @@ class SequenceIntake:
 
     Attributes:
         is_open: Whether all requests of a sequence come to this instance; where they do not, they are refused.
+        places: Remembers where sequences are beyond this instance's life.
     """
 
     def __init__(self, intake: Intake, answering: Answering, admission: Admission, pool: WorkerPool) -> None:
@@ -37,8 +44,9 @@ class SequenceIntake:
         self._answering = answering
         self._admission = admission
         self._pool = pool
-        self._lanes: SequenceLanes[Attempt] = SequenceLanes()
+        self._lanes: SequenceLanes[_Step] = SequenceLanes()
         self.is_open = True
+        self.places: Places = Nowhere()
 
     def resize(self, limit: int) -> None:
         """Have at most so many sequences served at once from now on."""
@@ -47,6 +55,7 @@ class SequenceIntake:
     def close(self) -> None:
         """See what was taken to its end, then end the workers."""
         self._pool.close()
+        self.places.close()
 
     def take(self, request: Request, sender: ResponseSender, correlation_id: int | str) -> Exchange:
         """Begin a request behind those of its sequence that came before, and have it served in its turn.
@@ -60,10 +69,8 @@ class SequenceIntake:
                 hint="set instance_group [ { kind: KIND_CPU count: 1 } ], or give it a sequence batcher",
             )
         flags = request.flags()
-        lane = self._lanes.lane(correlation_id, start=bool(flags & SEQUENCE_START))
-        if flags & SEQUENCE_END:
-            self._lanes.end(correlation_id)
-        exchange = self._intake.read(request, pinned=lane.target, may_explore=False)
+        lane: Lane[_Step] = Lane() if flags & SEQUENCE_START else self._lane_of(correlation_id)
+        exchange = self._intake.read(request, holder=lane.target, may_explore=False)
         exchange.sender = sender
         exchange.is_pinned = True
         self._admission.admit(exchange)
@@ -72,12 +79,29 @@ class SequenceIntake:
         except AllFullError as error:
             # Only its first request meets that. It is not put off: those that follow come in order behind it.
             raise self._admission.refusal_of_sequence(error) from error
-        lane.target = attempt.decision.target.name
+        # Only from here on: what was refused has changed nothing, and may be sent again.
+        self._lanes.keep(correlation_id, lane)
+        target = attempt.decision.target
+        if lane.target is not target:
+            lane.target = target
+            self.places.note(correlation_id, target)
         self._answering.replies.begin(exchange)
-        if self._lanes.enqueue(lane, attempt):
-            job = partial(self._lanes.drain, lane, self._answering.serve)
+        if self._lanes.enqueue(lane, (attempt, correlation_id if flags & SEQUENCE_END else None)):
+            job = partial(self._lanes.drain, lane, partial(self._serve, lane))
             try:
                 self._pool.submit(job)
             except RuntimeError:  # no thread can be had for it
                 self._answering.submit(job)
         return exchange
+
+    def _lane_of(self, correlation_id: int | str) -> Lane[_Step]:
+        """Return the lane of a sequence that goes on; one that nobody knows is routed afresh."""
+        return self._lanes.find(correlation_id) or Lane(self.places.holder(correlation_id))
+
+    def _serve(self, lane: Lane[_Step], step: _Step) -> None:
+        attempt, ending = step
+        verdict, last = self._answering.call(attempt)
+        # An end that did not get through is sent again, and has to find its sequence.
+        if ending is not None and verdict is Verdict.SUCCESS and self._lanes.end(ending, lane):
+            self.places.forget(ending)
+        self._answering.ended(attempt, verdict, last)

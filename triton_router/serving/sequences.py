@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from triton_router.routing.types import Target
+
 MAX_SEQUENCES = 16_384
 """Pins kept at once, about 5 MB. Beyond it the longest unused is forgotten; its next request is routed afresh."""
 
@@ -21,36 +23,44 @@ T = TypeVar("T")
 
 
 class Lane(Generic[T]):
-    """One sequence: where it is pinned, and its requests not yet served."""
+    """One sequence: the target that holds its state, None until there is one, and its requests not yet served."""
 
     __slots__ = ("busy", "pending", "target")
 
-    def __init__(self) -> None:
-        self.target = ""
+    def __init__(self, target: Target | None = None) -> None:
+        self.target = target
         self.pending: list[T] = []
         self.busy = False
 
 
 class SequenceLanes(Generic[T]):
-    """The sequences under way through one routed model. `lane` and `end` are for one thread; lanes for any."""
+    """The sequences under way through one routed model. Safe to use from several threads."""
 
     def __init__(self, limit: int = MAX_SEQUENCES) -> None:
         self._limit = limit
         self._lanes: OrderedDict[int | str, Lane[T]] = OrderedDict()
         self._lock = Lock()
 
-    def lane(self, correlation_id: int | str, *, start: bool) -> Lane[T]:
-        """Return the sequence's lane; a new one if it starts (again) or is not known."""
-        lane = self._lanes.get(correlation_id)
-        if lane is None or start:
-            lane = self._lanes[correlation_id] = Lane()
-            self._forget_surplus()
-        self._lanes.move_to_end(correlation_id)
-        return lane
+    def find(self, correlation_id: int | str) -> Lane[T] | None:
+        """Return the sequence's lane; None if it is not known."""
+        with self._lock:
+            return self._lanes.get(correlation_id)
 
-    def end(self, correlation_id: int | str) -> None:
-        """Forget a sequence whose last request has arrived; its lane still serves what is pending."""
-        self._lanes.pop(correlation_id, None)
+    def keep(self, correlation_id: int | str, lane: Lane[T]) -> None:
+        """Have this lane for the sequence from now on, as the one used last; the longest unused is forgotten."""
+        with self._lock:
+            self._lanes[correlation_id] = lane
+            self._lanes.move_to_end(correlation_id)
+            while len(self._lanes) > self._limit:
+                self._lanes.popitem(last=False)
+
+    def end(self, correlation_id: int | str, lane: Lane[T]) -> bool:
+        """Forget a sequence, unless it has begun anew in another lane; whether it was known by this one."""
+        with self._lock:
+            if self._lanes.get(correlation_id) is not lane:
+                return False
+            del self._lanes[correlation_id]
+            return True
 
     def enqueue(self, lane: Lane[T], call: T) -> bool:
         """Add a request to its lane; return True if nobody is serving the lane and the caller must see to it."""
@@ -71,7 +81,3 @@ class SequenceLanes(Generic[T]):
                     return
             for call in calls:
                 serve(call)
-
-    def _forget_surplus(self) -> None:
-        while len(self._lanes) > self._limit:
-            self._lanes.popitem(last=False)

@@ -16,9 +16,10 @@ from struct import pack
 from typing import TYPE_CHECKING
 
 from triton_router.errors import UnavailableError
-from triton_router.files import DIRECTORY_MODE, FILE_MODE
+from triton_router.files import FILE_MODE
 from triton_router.sharing import layout
 from triton_router.sharing.owners import NOBODY, Owner, is_there, this_process
+from triton_router.sharing.place import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,7 +59,7 @@ class SharedFile:
         self._path = path
         try:
             self.me = this_process(server)
-            _make_directory(path.parent)
+            make_directory(path.parent)
             self._descriptor = self._open()
         except OSError as error:
             raise UnavailableError(
@@ -180,16 +181,6 @@ class SharedFile:
             return False
         there = is_there(owner, self.me)
         return self.silence_ns(slot) < layout.GONE_NS if there is None else there
-
-
-def _make_directory(path: Path) -> None:
-    """Make the directory, for this user alone. Anybody may have put something else in its place."""
-    with suppress(FileExistsError):
-        path.mkdir(mode=DIRECTORY_MODE)
-        path.chmod(DIRECTORY_MODE)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise PermissionError(0, f"{path} is not a directory for this user alone")
 
 
 @contextmanager

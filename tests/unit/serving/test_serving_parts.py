@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from triton_router.serving.inline_gate import InlineGate
-from triton_router.serving.sequences import SequenceLanes
 from triton_router.serving.target_errors import code_of
 from triton_router.serving.worker_pool import WorkerPool
 
@@ -120,20 +119,6 @@ def test_a_pool_that_can_start_no_thread_refuses_the_job(monkeypatch: pytest.Mon
     release.set()
     assert done.wait(5)
     pool.close()
-
-
-def test_lanes_are_bounded_and_restart_with_the_sequence() -> None:
-    """The longest unused pin is forgotten beyond the limit; a start flag begins a fresh lane."""
-    lanes: SequenceLanes[int] = SequenceLanes(limit=2)
-    first = lanes.lane("a", start=True)
-    first.target = "t1"
-    assert lanes.lane("a", start=False) is first
-    lanes.lane("b", start=True)
-    lanes.lane("a", start=False)
-    lanes.lane("c", start=True)
-    assert lanes.lane("a", start=False) is first
-    assert lanes.lane("b", start=False).target == ""
-    assert lanes.lane("a", start=True) is not first
 
 
 @pytest.mark.parametrize(
