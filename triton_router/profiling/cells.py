@@ -3,10 +3,13 @@
 Steps where shapes recompile, a flat start on a GPU, a kernel that dislikes one batch size: none is a sum of smooth
 terms. So each shape (rows and work, quantised) keeps a recency-weighted mean of the logarithm of its latency, and
 
-    latency = law(shape) * exp(n / (n + SHRINK) * (mean log latency - log law(representative shape)))
+    off = mean log latency - log law(representative shape)
+    latency = law(shape) * exp(n / (n + SHRINK * doubt) * off),    doubt = min(1, s^2 / (s^2 + off^2) + 1 / n)
 
 an empirical-Bayes shrinkage towards the law (Efron & Morris, 1975): a shape never seen falls back on the law, one
-seen often goes by its own measurements. The means are of latencies, not of corrections: they stay true while the law
+seen often goes by its own measurements. What the law misses has heavy tails: where it is off by more than noise of
+``s`` explains, and again and again, the shape is believed sooner (Dawid, *Posterior expectations for large
+observations*, 1973). The means are of latencies, not of corrections: they stay true while the law
 moves, and those of two instances add up.
 """
 
@@ -19,6 +22,8 @@ CAPACITY = 20
 """Most shapes that are kept; the least seen goes first."""
 SHRINK = 2.0
 """Observations of a shape that weigh as much as the law does."""
+_NOISE = 0.2
+"""How far off (in logarithms) a shape may seem to be by chance."""
 MEMORY = 0.9
 """Weight of a shape's evidence that is one observation older."""
 _AGEING = 0.98
@@ -57,7 +62,10 @@ class Cell:
     def correction(self, law_ms: float) -> float:
         """Return the factor by which the law, which says ``law_ms`` at the mean shape, is off."""
         weight = self.weight
-        off = (self.latency - log(law_ms)) * weight / (weight + SHRINK)
+        off = self.latency - log(law_ms)
+        by_chance = _NOISE * _NOISE / (_NOISE * _NOISE + off * off)
+        doubt = min(1.0, by_chance + 1.0 / weight) if weight > 1.0 else 1.0
+        off *= weight / (weight + SHRINK * doubt)
         return exp(off if -_BOUND < off < _BOUND else _BOUND if off > 0.0 else -_BOUND)
 
 

@@ -35,6 +35,8 @@ _SETTLED = 3.0
 """Observations of a shape from which on its misses count, whatever it is like."""
 _USUAL = 2.5
 """A miss of more than this many usual ones is clipped there."""
+_UNEXPECTED = 1.0
+"""How much wider that is for a first answer that is faster than expected: thrice, and less with each like it."""
 _BEYOND = 2.0
 """A shape is beyond what the law knows if it would say this many times as much as all others have said."""
 _RATE = 0.05
@@ -118,6 +120,8 @@ class LatencyModel:
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
+        # Nothing is fast by accident: where little is known of a shape, it is believed to be faster than expected.
+        clip = limit if miss > 0.0 else limit * (1.0 + _UNEXPECTED / (0.5 + known))
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
         change = 0.0
@@ -130,8 +134,8 @@ class LatencyModel:
             self._follow(change, self.test)
             alone_ms = shape.predict(work, rows)
             expected = self.predict(work, load, rows)
-        elif abs(miss) > limit and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
-            latency = expected * exp(limit if miss > 0.0 else -limit)
+        elif abs(miss) > clip and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
+            latency = expected * exp(clip if miss > 0.0 else -clip)
         if not strange and abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
         if loaded:
