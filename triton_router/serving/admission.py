@@ -10,18 +10,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triton_router.errors import OverloadedError
+from triton_router.serving.pace import Pace
 
 if TYPE_CHECKING:
     from triton_router.errors import AllFullError
     from triton_router.serving.exchange import Attempt, Exchange
+    from triton_router.serving.merging import Merging
     from triton_router.serving.replies import Replies
     from triton_router.serving.resilience_counts import ResilienceCounts
     from triton_router.serving.waiting_room import WaitingRoom
 
-_FRESH = 0.05
-"""Weight of the latest look in the pace: half of what is known is from the last 0.7 s."""
 _MARGIN = 1.2
-"""What is expected is exceeded as often as not, and in overload all that is let in comes to the edge of its bound."""
+"""A wait is longer than expected as often as not, and in overload all that is let in comes to the edge of its bound."""
+_TRIAL_EVERY_S = 1.0
+"""So often one that seems late is let through, to see whether it is: without answers nothing is unlearned..."""
+_TRIAL_TIMES = 20.0
+"""... but not before this many times as long as it would take: who is late costs others time."""
 _UNKNOWN_MS = 1000.0
 _LONGEST_MS = 60_000.0
 
@@ -33,23 +37,32 @@ class Admission:
         limit: Requests under way at most.
         reject_late: Whether those that would be late are refused at once.
         replies: Knows what is under way.
-        room: Knows what waits.
+        room: Knows what waits for a worker or a slot...
+        merging: ... and for company.
         counts: Where refusals are counted.
     """
 
     def __init__(
-        self, limit: int, *, reject_late: bool, replies: Replies, room: WaitingRoom, counts: ResilienceCounts
+        self,
+        limit: int,
+        *,
+        reject_late: bool,
+        replies: Replies,
+        room: WaitingRoom,
+        merging: Merging,
+        counts: ResilienceCounts,
     ) -> None:
         self.limit = limit
         self.reject_late = reject_late
         self._replies = replies
         self._room = room
+        self._merging = merging
         self._counts = counts
         self._has_priorities = False
-        self._looked_at = 0.0
-        self._answered = 0
-        # Answers per second while requests wait; 0 while that is not known.
-        self._pace = 0.0
+        # Of answers, whoever gives them.
+        self._pace = Pace()
+        # By target, when one that seemed late was let through, or else when the first was refused.
+        self._tried_at: dict[str, float] = {}
 
     def admit(self, exchange: Exchange) -> None:
         """Let a request in, if need be in the place of one that is less urgent and still waits.
@@ -74,28 +87,41 @@ class Admission:
         Raises:
             OverloadedError: It would.
         """
-        if not self.reject_late or not exchange.bound_ms or not self._pace:
+        if not self.reject_late or not exchange.bound_ms:
             return
-        wait_ms = len(self._room) / self._pace * 1e3
+        ahead = self._room.ahead_of(exchange)
+        wait_ms = self._pace.wait_ms(ahead)
         if wait_ms * _MARGIN > exchange.bound_ms:
-            raise self._late(exchange, f"{len(self._room)} requests wait in front of it, for about {wait_ms:.0f} ms")
+            raise self._late(exchange, wait_ms, f"{ahead} requests wait in front of it, for about {wait_ms:.0f} ms")
 
     def refuse_late(self, attempt: Attempt) -> None:
         """Refuse a request that its target would answer in time if nothing else were in flight, and as it is will not.
 
+        Where nothing is, it is let in, however little time its target seems to leave it: the client may know better,
+        and its answer tells. For the same reason one is let in now and then though others are in front of it.
+
         Raises:
             OverloadedError: So it is; its attempt is the caller's to end.
         """
-        decision, exchange = attempt.decision, attempt.exchange
-        if not self.reject_late or not 0.0 < decision.alone_ms <= exchange.bound_ms:
+        if not self.reject_late:
             return
-        left_ms = exchange.bound_ms - (attempt.begun_at - exchange.taken_at) * 1e3
-        if decision.expected_latency_ms * _MARGIN > left_ms:
-            raise self._late(
-                exchange,
-                f"no target is expected to answer in less than {decision.expected_latency_ms:.0f} ms, with what is in "
-                "flight",
+        decision, exchange = attempt.decision, attempt.exchange
+        waited_ms = (attempt.begun_at - exchange.taken_at) * 1e3
+        line = self._merging.ahead_of(attempt)
+        if line is None:
+            alone_ms, wait_ms = decision.alone_ms, decision.expected_latency_ms - decision.alone_ms
+            why = f"no target is expected to answer in less than {alone_ms + wait_ms:.0f} ms, with what is in flight"
+        else:
+            ahead, wait_ms, alone_ms = line
+            why = (
+                f"{ahead} requests wait in front of it for target {decision.target.name!r}, for about {wait_ms:.0f} ms"
             )
+        if wait_ms <= 0.0 and waited_ms <= 0.0:
+            return
+        takes_ms = alone_ms + _MARGIN * wait_ms
+        is_late = 0.0 < alone_ms <= exchange.bound_ms < takes_ms + waited_ms
+        if is_late and not self._is_trial(decision.target.name, attempt.begun_at, takes_ms):
+            raise self._late(exchange, wait_ms, why)
 
     def refusal_of_sequence(self, error: AllFullError) -> OverloadedError:
         """Return what the client hears of a sequence that no target has room for, and count it."""
@@ -108,18 +134,19 @@ class Admission:
 
     def retry_after_ms(self) -> float:
         """Return after how long another try is worth it: when what is under way now will have been answered."""
-        if not self._pace:
-            return _UNKNOWN_MS
-        return min(_LONGEST_MS, self._replies.under_way / self._pace * 1e3)
+        return min(_LONGEST_MS, self._pace.wait_ms(self._replies.under_way) or _UNKNOWN_MS)
 
     def look(self, now: float) -> None:
         """Learn at ``now`` (monotonic seconds) how fast requests are answered; to be called regularly."""
-        answered, elapsed = self._replies.served, now - self._looked_at
-        new = answered - self._answered
-        self._answered, self._looked_at = answered, now
-        if len(self._room) and 0.0 < elapsed < 1.0:
-            pace = new / elapsed
-            self._pace += (pace - self._pace) * (_FRESH if self._pace else 1.0)
+        is_held_up = bool(len(self._room)) or self._merging.has_waiting or self._replies.under_way >= self.limit
+        self._pace.look(now, self._replies.served, is_held_up=is_held_up)
+
+    def _is_trial(self, target: str, now: float, takes_ms: float) -> bool:
+        since = self._tried_at.setdefault(target, now)
+        if now - since < max(_TRIAL_EVERY_S, _TRIAL_TIMES * takes_ms / 1e3):
+            return False
+        self._tried_at[target] = now
+        return True
 
     def _less_urgent_than(self, exchange: Exchange) -> Exchange | None:
         """Return, of the waiting requests that are less urgent than this one, the newest of the least urgent."""
@@ -137,10 +164,10 @@ class Admission:
             hint="come back after that time, send it with a higher x-priority, or raise queue.limit in router.yaml",
         )
 
-    def _late(self, exchange: Exchange, why: str) -> OverloadedError:
+    def _late(self, exchange: Exchange, wait_ms: float, why: str) -> OverloadedError:
         self._counts.add("refused_late")
         return OverloadedError(
             f"it would not be answered within {exchange.bound_ms:g} ms: {why}",
-            retry_after_ms=self.retry_after_ms(),
+            retry_after_ms=self.retry_after_ms() if self._pace.per_s else max(1.0, min(_LONGEST_MS, wait_ms)),
             hint="come back after that time, allow more of it, or set queue.reject_late: false in router.yaml",
         )

@@ -107,6 +107,7 @@ class Answering:
             since = attempt.begun_at
             if (now >= exchange.deadline or now - since > STALE_S) and self.replies.is_over(exchange, since, now):
                 return NOT_SENT
+            attempt.asked_at = now
             return self._relay.answer(attempt)
         except TritonRouterError as error:
             return Verdict.CLIENT_ERROR, self._relay.refused(error)
@@ -122,7 +123,7 @@ class Answering:
         exchange = attempt.exchange
         if exchange.conclude(attempt):
             if attempt.is_further:
-                self.further.won(attempt)
+                self.further.won(attempt, verdict)
             self.replies.answer(exchange, last, attempt, is_served=verdict is Verdict.SUCCESS)
             if exchange.sample is not None:
                 exchange.sample.answered(attempt, verdict, last)

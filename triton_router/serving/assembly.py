@@ -95,7 +95,7 @@ class Way:
     @property
     def compares(self) -> bool:
         """Whether one target that leaves outputs out can be told from a model that has none to give."""
-        return self.targets > 1
+        return self.retries
 
     @property
     def retries(self) -> bool:
@@ -184,7 +184,7 @@ def assembled(
     failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)
     outcomes = Outcomes(finish, clock=clock)
     replies = Replies(relay, outcomes, counts)
-    further = FurtherAttempts(failover, replies, outcomes, clock=clock)
+    further = FurtherAttempts(failover, replies, outcomes, relay.optional, clock=clock)
     answering = Answering(relay, WorkerPool(way.workers, name="dispatch"), replies, outcomes, further, clock=clock)
     calls = MergedCalls(stub, forwarder, relay)
     worker = LaneWorker(calls, answering, warn, clock=clock)
@@ -196,7 +196,14 @@ def assembled(
         engine, finish, forwarder, relay, judge, is_busy=answering.is_busy, rng=random.random, clock=clock
     )
     room = WaitingRoom()
-    admission = Admission(way.queue.limit, reject_late=way.queue.reject_late, replies=replies, room=room, counts=counts)
+    admission = Admission(
+        way.queue.limit,
+        reject_late=way.queue.reject_late,
+        replies=replies,
+        room=room,
+        merging=merging,
+        counts=counts,
+    )
     bounds = Bounds(enforce=way.deadline.enforce, default_ms=way.deadline.default_ms)
     intake = Intake(engine, forwarder, bounds, failover, clock=clock)
     sequences = SequenceIntake(intake, answering, admission, WorkerPool(way.workers, name="sequences"))

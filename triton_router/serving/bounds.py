@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from triton_router.errors import DeadlineError
 
 if TYPE_CHECKING:
-    from triton_router.serving.exchange import Exchange
+    from triton_router.serving.exchange import Attempt, Exchange
 
 _DAY_MS = 86_400_000.0
 
@@ -48,13 +48,17 @@ class Bounds:
 
 def deadline_error(exchange: Exchange, now: float) -> DeadlineError:
     """Return what the client of a request is told when its time has passed at ``now`` (monotonic seconds)."""
-    asked = [
-        f"target {attempt.decision.target.name!r} was asked {(now - attempt.begun_at) * 1e3:.0f} ms ago"
-        for attempt in exchange.attempts
-    ]
+    asked = [_whereabouts(attempt, now) for attempt in exchange.attempts]
     asked += [f"target {decision.target.name!r} failed" for decision in exchange.failed]
     where = ", ".join(asked) or "it was still waiting in the router, and no target was asked"
     return DeadlineError(
         f"no answer within {exchange.bound_ms:g} ms: {where}",
         hint="allow more time (router_max_latency_ms, timeout, deadline.default_ms), or send less at once",
     )
+
+
+def _whereabouts(attempt: Attempt, now: float) -> str:
+    target = f"target {attempt.decision.target.name!r}"
+    if attempt.asked_at is None:
+        return f"it was still waiting in the router for {target}, which was not asked"
+    return f"{target} was asked {(now - attempt.asked_at) * 1e3:.0f} ms ago"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import ceil
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from triton_router.serving.merge_size import CallCosts, in_time, merge_size
+from triton_router.serving.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from triton_router.serving.exchange import Attempt
+    from triton_router.serving.exchange import Attempt, Exchange
     from triton_router.serving.forwarding import Alike
 
 MAX_MERGED_BYTES = 16 << 20
@@ -93,11 +95,18 @@ class CallLane:
         # After a merged call that failed: requests that may go together, until calls succeed again.
         self._cap = _FOREVER
         self._counts = [0, 0, 0, 0]
+        self._pace = Pace()
+        self._passed = 0
 
     def resize(self, limit: int) -> None:
         """Have so many calls in flight at once from now on; what waits goes out when the next call ends."""
         with self._lock:
             self._limit = limit
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a request waits for a call to end."""
+        return bool(self._waiting)
 
     def is_idle(self) -> bool:
         """Whether nothing is in flight or waits."""
@@ -127,6 +136,27 @@ class CallLane:
             queue.insert(at, request)
             return False
 
+    def ahead_of(self, exchange: Exchange) -> tuple[int, float, float]:
+        """Return how many requests wait in front of one that comes now, for how long, and what a call takes then.
+
+        Both in milliseconds, and 0 where that is not known.
+        """
+        with self._lock:
+            if self._in_flight < self._limit:
+                ahead = 0
+            elif exchange.priority:
+                order = (-exchange.priority, exchange.taken_at)
+                ahead = sum(request.order < order for queue in self._waiting.values() for request in queue)
+            else:
+                ahead = sum(map(len, self._waiting.values()))
+            fixed, marginal = self._costs.fixed_and_marginal(exchange.context.work)
+            wait_ms = self._pace.wait_ms(ahead) or self._planned_ms(ahead, fixed, marginal)
+            return ahead, wait_ms, fixed + marginal
+
+    def look(self, now: float) -> None:
+        """Learn at ``now`` (monotonic seconds) how fast requests go out; to be called regularly."""
+        self._pace.look(now, self._passed, is_held_up=bool(self._waiting))
+
     def sweep(self) -> list[LaneRequest]:
         """Let go of the requests that were answered while they waited, and return them."""
         with self._lock:
@@ -150,6 +180,7 @@ class CallLane:
         with self._lock:
             if generation == self.generation:
                 self._in_flight = max(0, self._in_flight - 1)
+            self._passed += requests
             self._count(requests)
             return self._following(now)
 
@@ -193,6 +224,11 @@ class CallLane:
         """Return what went through so far."""
         with self._lock:
             return CallCounts(*self._counts)
+
+    def _planned_ms(self, ahead: int, fixed: float, marginal: float) -> float:
+        """Return how long so many requests take at best, while no more is known than what calls cost."""
+        size = min(merge_size(ahead, fixed, marginal), self._cap)
+        return (ceil(ahead / size) * fixed + ahead * marginal) / self._limit
 
     def _entered(self) -> bool:
         if self._in_flight >= self._limit:

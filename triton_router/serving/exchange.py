@@ -154,6 +154,7 @@ class Attempt:
         is_given_up: Whether the engine was told that it is overdue.
         is_turned_away: Whether its target had no room for it, so that another may be asked and nobody has failed.
         overdue_at: From when on it is; None while nobody has asked.
+        asked_at: When its target was asked, in monotonic seconds; None while it waits.
     """
 
     is_further = False
@@ -161,6 +162,7 @@ class Attempt:
     is_given_up = False
     is_turned_away = False
     overdue_at: float | None = None
+    asked_at: float | None = None
 
     def __init__(self, exchange: Exchange, decision: RoutingDecision, begun_at: float) -> None:
         self.exchange = exchange

@@ -57,7 +57,9 @@ class LaneWorker:
                 answer = self._called(lane, present)
             except Exception as error:  # noqa: BLE001 - a worker that dies leaves its clients waiting for ever
                 answer = partial(self._complete, present, [self._replies.broken(error) for _ in present])
-            following = lane.leave(self._clock(), len(present), generation)
+            # Whose time had passed was not sent: that the lane is rid of it says nothing of its pace.
+            sent = sum(member.attempt.asked_at is not None for member in present)
+            following = lane.leave(self._clock(), sent, generation)
             if not following:
                 answer()
                 return
@@ -110,6 +112,8 @@ class LaneWorker:
     def _called_together(self, lane: CallLane, group: Sequence[LaneRequest]) -> Callable[[], None]:
         target = group[0].attempt.decision.target
         started_at = self._clock()
+        for member in group:
+            member.attempt.asked_at = started_at
         try:
             response = self._calls.execute(target, group)
         except Exception:  # noqa: BLE001 - whatever does not fit together may fit alone

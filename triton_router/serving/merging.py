@@ -68,6 +68,16 @@ class Merging:
             self._replaced += [lane for lane in self._lanes.values() if lane not in lanes.values()]
         self._lanes = lanes
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a request waits for company."""
+        return any(lane.has_waiting for lane in self._lanes.values())
+
+    def ahead_of(self, attempt: Attempt) -> tuple[int, float, float] | None:
+        """Return what `CallLane.ahead_of` says of the attempt's request; None where its calls are not merged."""
+        lane = self._lanes.get(attempt.decision.target.name)
+        return lane.ahead_of(attempt.exchange) if lane is not None and lane.merges else None
+
     def counts(self) -> dict[str, dict[str, float]]:
         """Return what was merged so far, by target and then by metric."""
         counts = {name: lane.counts() for name, lane in self._lanes.items()}
@@ -95,10 +105,12 @@ class Merging:
 
     def sweep(self) -> None:
         """Let go of the requests that were answered while they waited; to be called regularly."""
+        now = self._clock()
         for lane in (*self._lanes.values(), *self._replaced):
+            lane.look(now)
             for request in lane.sweep():
                 self._outcomes.drop(request.attempt)
-            for group in lane.due(self._clock()):
+            for group in lane.due(now):
                 self._answering.submit(partial(self._run, lane, group))
         if self._replaced:
             with self._lock:

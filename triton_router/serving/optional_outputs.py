@@ -39,8 +39,7 @@ class OptionalOutputs:
         if exchange.incomplete is not None:
             before = self.missing(exchange.incomplete, exchange.outputs)
             self._compare(exchange, before - missing, by=target)
-            if target != exchange.incomplete_of:
-                self._optional |= before & missing
+            self._optional |= before & missing
             if len(before) <= len(missing):
                 return self._is_owed(target, missing)
         exchange.incomplete, exchange.incomplete_of = response, target

@@ -43,8 +43,8 @@ class Relay:
         forwarder: Rewrites requests.
         streaming: Whether the routed model is decoupled, so that a target may answer several times.
         clock: Monotonic seconds.
-        compares: Whether another target may be asked for a request, so that one that leaves outputs out can be told from
-            a model that has none to give.
+        compares: Whether another target may be asked for a request, so that one that leaves outputs out can be told
+            from a model that has none to give.
 
     Attributes:
         compares: As passed; it may be changed while requests are served.

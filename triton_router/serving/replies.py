@@ -111,7 +111,10 @@ class Replies:
         """Answer a request whose time has passed, unless its client is being answered already."""
         if exchange.stream_of is not None or not exchange.claim():
             return
-        was_asked = exchange.attempts or exchange.failed
+        if exchange.incomplete is not None:
+            self.answer(exchange, exchange.incomplete, is_served=True)
+            return
+        was_asked = exchange.failed or any(attempt.asked_at is not None for attempt in exchange.attempts)
         self._counts.add("deadline_errors_target" if was_asked else "deadline_errors_waiting")
         self.answer(exchange, self._relay.refused(deadline_error(exchange, now)))
 
@@ -123,7 +126,7 @@ class Replies:
     def answer_failed(self, exchange: Exchange) -> None:
         """Answer a request that no target could answer, and nobody is at work on any more."""
         if exchange.claim():
-            self.answer(exchange, self._relay.failed(exchange))
+            self.answer(exchange, self._relay.failed(exchange), is_served=exchange.incomplete is not None)
 
     def response_for(self, error: Exception) -> Response:
         """Return the response for an error of the router's own, foreseen or not."""

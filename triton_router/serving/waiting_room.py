@@ -34,6 +34,7 @@ class WaitingRoom:
         self._heaps: dict[Demand, list[_Entry]] = {}
         self._waiting = 0
         self._arrivals = 0
+        self._is_ranked = False
 
     def __len__(self) -> int:
         """Return how many wait, those that were answered meanwhile included until they are swept out."""
@@ -45,8 +46,21 @@ class WaitingRoom:
             self._arrivals += 1
             self._waiting += 1
             exchange.is_waiting = True
+            self._is_ranked |= exchange.priority != 0
             heap = self._heaps.setdefault(demand_of(exchange), [])
             heappush(heap, (-exchange.priority, exchange.taken_at, self._arrivals, exchange))
+
+    def ahead_of(self, exchange: Exchange) -> int:
+        """Return how many wait that will be served before a request that would begin to wait now.
+
+        Who demands what this one does not may wait for a target that hangs, and is passed by.
+        """
+        rivals, mine = 0, demand_of(exchange)
+        with self._lock:
+            for demand, heap in self._heaps.items():
+                if demand is None or (mine is not None and mine <= demand):
+                    rivals += sum(entry[0] <= -exchange.priority for entry in heap) if self._is_ranked else len(heap)
+        return rivals
 
     def take(self, without: Collection[Demand] = ()) -> Exchange | None:
         """Return the request whose turn it is; None if none waits but those that demand what others got in vain."""

@@ -149,26 +149,6 @@ def test_a_cancelled_request_is_not_retried() -> None:
     assert rig.closed() == {}
 
 
-def test_missing_outputs_are_a_targets_error() -> None:
-    """An answer without an output that was asked for is not taken while another target has it."""
-    whole = InferenceResponse([FakeTensor("Y"), FakeTensor("Z")])
-    rig = Rig(lambda name, _: GOOD if name == "t0" else whole)
-    (response,) = rig.answered(FakeRequest(outputs=frozenset({"Y", "Z"})))
-    assert response.output_tensors() == whole.output_tensors()
-    assert rig.verdicts()[0] == ("t0", "policy", "target_error")
-    assert rig.closed() == {"retries": 1, "retries_helped": 1}
-
-
-def test_what_all_targets_leave_out_is_the_models_way() -> None:
-    """An output that nobody has is optional: the answer is passed on, and the next request costs one call."""
-    rig = Rig(lambda _, __: GOOD)
-    for _ in range(3):
-        (response,) = rig.answered(FakeRequest(outputs=frozenset({"Y", "Z"})))
-        assert response.output_tensors() == GOOD.output_tensors()
-    assert len(rig.calls) == 4
-    assert rig.closed() == {"retries": 1}
-
-
 def test_a_stream_fails_over_before_its_first_response() -> None:
     """Nobody has seen anything yet, so that another target may begin."""
 

@@ -280,7 +280,7 @@ def test_a_merged_target_that_hangs_keeps_nobody_in_memory() -> None:
     until(lambda: rig.engine.snapshot(0.0)[0].in_flight == 1)
     gate.open()
     answer_of(busy)
-    assert rig.closed() == {"deadline_errors_target": 50}
+    assert rig.closed() == {"deadline_errors_waiting": 50}
 
 
 def test_a_lane_that_an_edit_replaced_keeps_nobody_in_memory_either() -> None:
@@ -301,7 +301,7 @@ def test_a_lane_that_an_edit_replaced_keeps_nobody_in_memory_either() -> None:
     until(lambda: rig.engine.snapshot(0.0)[0].in_flight == 1)
     gate.open()
     answer_of(busy)
-    assert rig.closed() == {"deadline_errors_target": 50}
+    assert rig.closed() == {"deadline_errors_waiting": 50}
 
 
 def test_waiting_requests_are_not_copied() -> None:
