@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,8 @@ HEALTH = {"first_pause_s": 0.3, "longest_pause_s": 1.0, "slow_start_s": 0.3, "ch
 
 TARGETS = ("a", "b", "c")
 SLOW_TARGETS = ("slow-a", "slow-b")
+STATEFUL = Path(__file__).parents[1] / "integration" / "conformance" / "models" / "sequence"
+SUMS = ("sum-a", "sum-b")
 LOOSE = """\
 backend: "router"
 max_batch_size: 8
@@ -27,7 +31,7 @@ output { name: "Y" data_type: TYPE_FP64 dims: [ -1 ] }
 
 
 def write_fleet(fleet: SwitchedFleet) -> None:
-    """Three targets behind three routed models that send to all of them, and two slow targets behind one."""
+    """Three targets behind three routed models that send to all of them; two slow and two stateful ones behind one."""
     for target in TARGETS:
         fleet.add_target(target)
     fleet.add_routed("routed", TARGETS, policy="least-request", health=HEALTH)
@@ -41,6 +45,11 @@ def write_fleet(fleet: SwitchedFleet) -> None:
     # What waits at a target is executed even if its client has been refused meanwhile: little is let there.
     capped = [{"name": name, "model": name, "max_in_flight": 2} for name in SLOW_TARGETS]
     fleet.add_routed("busy", capped, policy="least-request", health=HEALTH, queue={"limit": 64})
+    for target in SUMS:
+        shutil.copytree(STATEFUL, fleet.repository / target)
+        config = fleet.repository / target / "config.pbtxt"
+        config.write_text(config.read_text().replace("idle_microseconds: 20000000", "idle_microseconds: 600000000"))
+    fleet.add_routed("summed", SUMS, policy="random", health=HEALTH)
 
 
 @pytest.fixture(scope="package")

@@ -7,7 +7,10 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpc_client
+from tritonclient.utils import InferenceServerException
 
 from tests.chaos.conftest import HEALTH, TARGETS
 from triton_router.errors import TritonRouterError
@@ -18,6 +21,7 @@ from triton_router.testing.switched_fleet import SwitchedFleet
 from triton_router.testing.triton_server import free_ports
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.triton
@@ -78,6 +82,33 @@ def test_settings_change_under_load(chaos: Chaos) -> None:
         assert chaos.stub("routed") == pid
     assert scene.seen.asked == scene.seen.answered, (scene.seen.line(), scene.seen.failures)
     assert scene.in_flight == 0
+
+
+def test_running_sequences_outlive_the_process_of_their_routed_model(chaos: Chaos) -> None:
+    """Loaded afresh, then stopped, ended for that and repaired: each goes on where its state is, and nothing is lost."""
+    with grpc_client.InferenceServerClient(chaos.served.grpc_url) as client:
+
+        def add(sequence: int, number: int, **flags: bool) -> int:
+            tensor = grpc_client.InferInput("X", [1, 1], "INT32")
+            tensor.set_data_from_numpy(np.array([[number]], np.int32))
+            return int(client.infer("summed", [tensor], sequence_id=sequence, **flags).as_numpy("SUM")[0, 0])
+
+        sequences = range(1, 9)
+        assert [add(sequence, 1, sequence_start=True) for sequence in sequences] == [1] * len(sequences)
+        chaos.reload("summed")
+        assert [add(sequence, 10) for sequence in sequences] == [11] * len(sequences)
+        os.kill(chaos.stub("summed"), signal.SIGSTOP)
+        await_event(lambda: answers(lambda: add(99, 1, sequence_start=True, sequence_end=True)), "a repair")
+        assert [add(sequence, 100, sequence_end=True) for sequence in sequences] == [111] * len(sequences)
+
+
+def answers(ask: Callable[[], object]) -> bool:
+    """Whether a request is answered."""
+    try:
+        ask()
+    except InferenceServerException:
+        return False
+    return True
 
 
 def test_ten_times_too_much(chaos: Chaos) -> None:

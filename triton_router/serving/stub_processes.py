@@ -23,6 +23,7 @@ _MODEL_FILE, _INSTANCE = 1, 8
 _STATE, _PARENT, _STARTED, _EXIT_CODE = 0, 1, 19, -1
 """Fields of /proc/PID/stat after the name."""
 _ENDED = frozenset({"Z", "X"})
+_STOPPED = "T"
 _FORGET_STRANGERS = 64
 """Looks after which processes of others are looked at again: their numbers are reused."""
 _UNEXPLAINED_LOOKS = 3
@@ -68,10 +69,12 @@ class Seen(NamedTuple):
         live: Its stubs.
         ended: Process ids of children that have ended and were not collected, each with its exit status as a shell
             gives it (128 + n for signal n); 0 where it cannot be read.
+        stopped: Process ids of the stubs that a signal has stopped.
     """
 
     live: list[Stub]
     ended: dict[int, int]
+    stopped: frozenset[int] = frozenset()
 
 
 class StubScan:
@@ -97,6 +100,7 @@ class StubScan:
         self._strangers = set() if self._looks % _FORGET_STRANGERS == 0 else self._strangers & names
         known, self._known = self._known, {}
         ended: dict[int, int] = {}
+        stopped: list[int] = []
         for name in names - self._strangers:
             fields = _stat(name)
             if fields is None:
@@ -110,7 +114,8 @@ class StubScan:
                 stub = known.get(name) or _read(int(name), int(values[_STARTED]))
                 if stub is not None:
                     self._known[name] = stub
-        return Seen(list(self._known.values()), ended)
+                    stopped += [stub.pid] * (values[_STATE] == _STOPPED)
+        return Seen(list(self._known.values()), ended, frozenset(stopped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +218,12 @@ def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not collected does not."""
     found = _stat(str(pid))
     return found is not None and found[1][_STATE] not in _ENDED
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process, which goes on when another (SIGCONT) lets it."""
+    found = _stat(str(pid))
+    return found is not None and found[1][_STATE] == _STOPPED
 
 
 def _place(stub: Stub) -> tuple[str, int, str]:

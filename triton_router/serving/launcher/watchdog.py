@@ -6,6 +6,8 @@ answered, later ones fail after a second each. A routed model is always repaired
 
 Nothing latches: a repair that fails, or does not last, is tried again, after a pause that doubles from one second to a
 minute and is forgotten when the model has been well for two.
+
+A process that somebody has stopped is ended where its model is repaired: see `stopped_stubs`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from triton_router.config.router_config import ROUTER_FILE, load_router_config
 from triton_router.errors import TritonRouterError
 from triton_router.rounds import Rounds
 from triton_router.serving.launcher.model_loading import reload_dead
+from triton_router.serving.stopped_stubs import StoppedStubs, end_stopped
 from triton_router.serving.stub_processes import StubDeaths, StubScan
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ class Watchdog:
         self._say = say
         self._clock = clock
         self._deaths = StubDeaths()
+        self._stopped = StoppedStubs(server)
         self._reported: set[int] = set()
         self._routed: set[Path] = set()
         self._cases: dict[str, Case] = {}
@@ -122,7 +126,7 @@ class Watchdog:
             return any(case.wanted for case in self._cases.values())
 
     def look(self) -> None:
-        """Look once for processes that have died."""
+        """Look once for processes that have died, or were stopped."""
         seen = self._scan.look()
         self._routed |= {stub.directory for stub in seen.live if (stub.directory / ROUTER_FILE).is_file()}
         dead = self._deaths.update(seen, self._health.is_ready)
@@ -132,6 +136,8 @@ class Watchdog:
             if death.stub.pid not in self._reported:
                 self._report(death)
         self._reported = {death.stub.pid for death in dead}
+        for stub in self._stopped.update(seen):
+            self._end_stopped(stub)
 
     def repair(self) -> None:
         """Load the models that wait for it, one after the other."""
@@ -156,6 +162,15 @@ class Watchdog:
                 if now - case.next_at > FORGIVEN_AFTER_S:
                     case.pause_s, case.next_at = FIRST_PAUSE_S, now
                 case.wanted = True
+
+    def _end_stopped(self, stub: Stub) -> None:
+        repairs = self._repairs(stub)
+        problem = end_stopped(stub) if repairs else "it is not loaded afresh, so it is left alone"
+        done = f"{problem}; end it yourself rather than let it go on" if problem else "ending it"
+        self._say(
+            f"warning: model {printable(stub.model)!r}: process {stub.pid} of {printable(stub.instance)} has been "
+            f"stopped, and would crash, perhaps with the server, when it goes on after requests; {done}"
+        )
 
     def _repairs(self, stub: Stub) -> bool:
         """Whether a model whose process has died is to be loaded afresh."""

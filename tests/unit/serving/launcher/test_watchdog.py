@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +16,11 @@ import pytest
 from triton_router.errors import UnavailableError
 from triton_router.serving.launcher.model_loading import reload_dead
 from triton_router.serving.launcher.watchdog import LONGEST_PAUSE_S, Watchdog
+from triton_router.serving.stopped_stubs import LOOKS, StoppedStubs, end_stopped
+from triton_router.serving.stub_processes import Seen, Stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Server:
@@ -70,6 +73,16 @@ class Stubs:
         """End it, and leave it uncollected."""
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+    def stop(self, child: subprocess.Popen[bytes]) -> None:
+        """Stop it, and wait until it is."""
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self, child: subprocess.Popen[bytes]) -> None:
+        """Let it go on, and wait until it does."""
+        child.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, child.pid, os.WCONTINUED | os.WNOWAIT)
 
 
 @pytest.fixture
@@ -130,6 +143,64 @@ def test_targets_are_left_alone_where_router_yaml_says_so(server: Server, stubs:
     dog.repair()
     assert server.calls[0] == "unload routed"
     assert "unload a" not in server.calls
+
+
+def test_a_process_that_is_stopped_is_ended_before_it_goes_on(server: Server, stubs: Stubs) -> None:
+    """It would crash the server with it. Where its model is not repaired this is said, once for each stop."""
+    dog = watchdog(server)
+    routed, beside = stubs.start("routed", "targets: [{name: a, model: a}]"), stubs.start("beside")
+    look_at(dog, 2)
+    for child in (routed, beside):
+        stubs.stop(child)
+    for _ in range(LOOKS - 1):
+        dog.look()
+    assert server.said == []
+    dog.look()
+    os.waitid(os.P_PID, routed.pid, os.WEXITED | os.WNOWAIT)
+    dog.look()
+    assert [line.rpartition("; ")[2] for line in sorted(server.said)] == [
+        "end it yourself rather than let it go on",
+        "ending it",
+        "loading it afresh",
+    ]
+    dog.repair()
+    assert server.calls[0] == "unload routed"
+    assert beside.poll() is None
+    stubs.go_on(beside)
+    dog.look()
+    stubs.stop(beside)
+    for _ in range(LOOKS):
+        dog.look()
+    assert sum("'beside'" in line for line in server.said) == 2
+
+
+def test_who_is_stopped_for_a_moment_or_with_the_server_is_left_alone(stubs: Stubs) -> None:
+    """A terminal's Ctrl-Z stops everything; the server may be the first to go on."""
+    whole = stubs.start("server")
+    stopped = StoppedStubs(whole.pid)
+    stub = Stub(7, 1, Path("/models/m/1/model.py"), "m_0_0")
+    seen, going = Seen([stub], {}, frozenset({7})), Seen([stub], {})
+    assert [stopped.update(look) for look in [*[seen] * (LOOKS - 1), going] * 2] == [[]] * (2 * LOOKS)
+    stubs.stop(whole)
+    assert [stopped.update(seen) for _ in range(LOOKS + 1)] == [[]] * (LOOKS + 1)
+    stubs.go_on(whole)
+    assert [stopped.update(seen) for _ in range(LOOKS + 1)] == [*[[]] * (LOOKS - 1), [stub], []]
+
+
+def test_who_cannot_be_ended_is_said(stubs: Stubs) -> None:
+    """As another user's; one that goes on in this moment, or is gone, is no problem."""
+
+    def refused(_pid: int, _signal: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    child = stubs.start("m")
+    stub = Stub(child.pid, 1, Path("/models/m/1/model.py"), "m_0_0")
+    assert end_stopped(stub, refused) == ""
+    stubs.stop(child)
+    assert end_stopped(stub, refused) == "it cannot be ended: Operation not permitted"
+    child.kill()
+    child.wait()
+    assert end_stopped(stub) == ""
 
 
 def test_a_failing_repair_is_tried_again_ever_more_rarely_and_never_given_up(server: Server, stubs: Stubs) -> None:
