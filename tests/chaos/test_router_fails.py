@@ -85,7 +85,7 @@ def test_settings_change_under_load(chaos: Chaos) -> None:
 
 
 def test_running_sequences_outlive_the_process_of_their_routed_model(chaos: Chaos) -> None:
-    """Loaded afresh, then stopped, ended for that and repaired: each goes on where its state is, and nothing is lost."""
+    """Loaded afresh, then stopped, ended and repaired: each goes on where its state is, and nothing is lost."""
     with grpc_client.InferenceServerClient(chaos.served.grpc_url) as client:
 
         def add(sequence: int, number: int, **flags: bool) -> int:
