@@ -2,7 +2,7 @@
 
 A routed model that is loaded afresh, or whose process was killed, finds the running sequences' targets here. The file
 is a table of buckets: a sequence has its bucket by the digest of its correlation id, and in a full one the oldest makes
-room. It is read where a sequence is not known and written where one begins or ends, a few microseconds each, and not
+room. It is read where a sequence is not known and written where one begins or ends, some five microseconds each, and not
 mapped: a page that cannot be had is then an error, and not the end of the process.
 """
 
@@ -14,7 +14,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from struct import Struct
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from triton_router.files import FILE_MODE
 from triton_router.sharing.owners import Owner, is_there
@@ -32,12 +32,6 @@ _BUCKETS = 4096
 _BUCKET_BYTES = _WAYS * _RECORD.size
 _EMPTY = _RECORD.pack(bytes(16), 0, 0)
 _FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-class _Record(NamedTuple):
-    digest: bytes
-    key: int
-    began_ns: int
 
 
 class SequenceFile:
@@ -59,8 +53,9 @@ class SequenceFile:
         digest = _digest(correlation_id)
         with self._lock:
             descriptor = self._opened()
-            records = [] if descriptor is None else _bucket(descriptor, _place(digest))
-        return next((record.key for record in records if record.digest == digest), None)
+            bucket = b"" if descriptor is None else _bucket(descriptor, _place(digest))
+        at = bucket.find(digest)
+        return None if at < 0 else _RECORD.unpack_from(bucket, at)[1]
 
     def put(self, correlation_id: int | str, key: int, now_ns: int) -> None:
         """Note where a sequence is; ``now_ns`` is the monotonic clock's."""
@@ -71,10 +66,9 @@ class SequenceFile:
             if descriptor is None:
                 make_directory(self._path.parent)
                 descriptor = self._open(_FLAGS | os.O_CREAT)
-            records = _bucket(descriptor, place)
-            same = [index for index, record in enumerate(records) if record.digest == digest]
-            index = same[0] if same else min(range(_WAYS), key=lambda index: records[index].began_ns)
-            os.pwrite(descriptor, _RECORD.pack(digest, key, now_ns), place + index * _RECORD.size)
+            bucket = _bucket(descriptor, place)
+            at = bucket.find(digest)
+            os.pwrite(descriptor, _RECORD.pack(digest, key, now_ns), place + (at if at >= 0 else _oldest(bucket)))
 
     def drop(self, correlation_id: int | str) -> None:
         """Forget a sequence."""
@@ -84,9 +78,9 @@ class SequenceFile:
             descriptor = self._opened()
             if descriptor is None:
                 return
-            for index, record in enumerate(_bucket(descriptor, place)):
-                if record.digest == digest:
-                    os.pwrite(descriptor, _EMPTY, place + index * _RECORD.size)
+            at = _bucket(descriptor, place).find(digest)
+            if at >= 0:
+                os.pwrite(descriptor, _EMPTY, place + at)
 
     def close(self) -> None:
         """Let go of the file; one in which no sequence is left is removed."""
@@ -156,7 +150,12 @@ def _place(digest: bytes) -> int:
     return int.from_bytes(digest[:4], "little") % _BUCKETS * _BUCKET_BYTES
 
 
-def _bucket(descriptor: int, place: int) -> list[_Record]:
+def _bucket(descriptor: int, place: int) -> bytes:
     """Return a bucket's records; where the file is not that long yet, empty ones."""
-    data = os.pread(descriptor, _BUCKET_BYTES, place).ljust(_BUCKET_BYTES, b"\0")
-    return [_Record(*fields) for fields in _RECORD.iter_unpack(data)]
+    return os.pread(descriptor, _BUCKET_BYTES, place).ljust(_BUCKET_BYTES, b"\0")
+
+
+def _oldest(bucket: bytes) -> int:
+    """Return where in its bucket the oldest record lies, or an empty one, which is older than all."""
+    began = [began_ns for _, _, began_ns in _RECORD.iter_unpack(bucket)]
+    return began.index(min(began)) * _RECORD.size
