@@ -25,7 +25,8 @@ _MARGIN = 1.2
 _TRIAL_EVERY_S = 1.0
 """So often one that seems late is let through, to see whether it is: without answers nothing is unlearned..."""
 _TRIAL_TIMES = 20.0
-"""... but not before this many times as long as it would take: who is late costs others time."""
+_RAREST_TRIAL_S = 10.0
+"""... but not before 20 times as long as it would take, or 10 seconds: who is late costs others time."""
 _UNKNOWN_MS = 1000.0
 _LONGEST_MS = 60_000.0
 
@@ -59,8 +60,8 @@ class Admission:
         self._merging = merging
         self._counts = counts
         self._has_priorities = False
-        # Of answers, whoever gives them.
-        self._pace = Pace()
+        # Of answers, and of turns. Calls go on for clients that were told that their time has passed.
+        self._pace, self._turns = Pace(), Pace()
         # By target, when one that seemed late was let through, or else when the first was refused.
         self._tried_at: dict[str, float] = {}
 
@@ -90,14 +91,14 @@ class Admission:
         if not self.reject_late or not exchange.bound_ms:
             return
         ahead = self._room.ahead_of(exchange)
-        wait_ms = self._pace.wait_ms(ahead)
+        wait_ms = self._turns.wait_ms(ahead)
         if wait_ms * _MARGIN > exchange.bound_ms:
             raise self._late(exchange, wait_ms, f"{ahead} requests wait in front of it, for about {wait_ms:.0f} ms")
 
     def refuse_late(self, attempt: Attempt) -> None:
-        """Refuse a request that its target would answer in time if nothing else were in flight, and as it is will not.
+        """Refuse a request that others are in front of, and that its target will not answer in time.
 
-        Where nothing is, it is let in, however little time its target seems to leave it: the client may know better,
+        Where nobody is, it is let in, however little time its target seems to leave it: the client may know better,
         and its answer tells. For the same reason one is let in now and then though others are in front of it.
 
         Raises:
@@ -119,7 +120,9 @@ class Admission:
         if wait_ms <= 0.0 and waited_ms <= 0.0:
             return
         takes_ms = alone_ms + _MARGIN * wait_ms
-        is_late = 0.0 < alone_ms <= exchange.bound_ms < takes_ms + waited_ms
+        # One that would be late even alone is refused as well. What a target takes alone is found out when it is idle,
+        # which it never is where all whom it keeps waiting are let in.
+        is_late = alone_ms > 0.0 and takes_ms + waited_ms > exchange.bound_ms > 0.0
         if is_late and not self._is_trial(decision.target.name, attempt.begun_at, takes_ms):
             raise self._late(exchange, wait_ms, why)
 
@@ -138,12 +141,14 @@ class Admission:
 
     def look(self, now: float) -> None:
         """Learn at ``now`` (monotonic seconds) how fast requests are answered; to be called regularly."""
-        is_held_up = bool(len(self._room)) or self._merging.has_waiting or self._replies.under_way >= self.limit
+        has_waiting = bool(len(self._room))
+        self._turns.look(now, self._room.passed, is_held_up=has_waiting)
+        is_held_up = has_waiting or self._merging.has_waiting or self._replies.under_way >= self.limit
         self._pace.look(now, self._replies.served, is_held_up=is_held_up)
 
     def _is_trial(self, target: str, now: float, takes_ms: float) -> bool:
         since = self._tried_at.setdefault(target, now)
-        if now - since < max(_TRIAL_EVERY_S, _TRIAL_TIMES * takes_ms / 1e3):
+        if now - since < min(_RAREST_TRIAL_S, max(_TRIAL_EVERY_S, _TRIAL_TIMES * takes_ms / 1e3)):
             return False
         self._tried_at[target] = now
         return True

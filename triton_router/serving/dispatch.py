@@ -122,7 +122,7 @@ class Dispatcher:
             max_concurrency: Most calls in flight at once; as many of sequences besides.
             lanes: For merged calls, by name of the target.
             inline: Whether a lone request may be served without a thread.
-            compares: Whether there are several targets, to tell by which of them leaves outputs out.
+            compares: Whether another target may be asked, to tell by which of them leaves outputs out.
         """
         self._answering.go_by(max_concurrency, compares=compares)
         self.sequences.resize(max_concurrency)
@@ -254,6 +254,7 @@ class Dispatcher:
             attempt = self.intake.decided(exchange, now)
             if exchange.bound_ms:
                 self._timely(attempt)
+            self._room.note_sent()
         except AllFullError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the client must hear of it

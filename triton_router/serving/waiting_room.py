@@ -26,7 +26,11 @@ def demand_of(exchange: Exchange) -> Demand:
 
 
 class WaitingRoom:
-    """The waiting requests of one routed model. Safe to use from several threads."""
+    """The waiting requests of one routed model. Safe to use from several threads.
+
+    Attributes:
+        passed: Requests that waited here and were sent to a target.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -34,6 +38,7 @@ class WaitingRoom:
         self._heaps: dict[Demand, list[_Entry]] = {}
         self._waiting = 0
         self._arrivals = 0
+        self.passed = 0
         self._is_ranked = False
 
     def __len__(self) -> int:
@@ -76,6 +81,11 @@ class WaitingRoom:
                 if not heap:
                     heaps.remove(heap)
         return None
+
+    def note_sent(self) -> None:
+        """Take note that a request whose turn it was is sent to a target, and was neither late nor put back."""
+        with self._lock:
+            self.passed += 1
 
     def sweep(self) -> None:
         """Let go of the requests that were answered while they waited."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, messa
 from triton_router.config.resilience_settings import QueueConfig
 from triton_router.errors import OverloadedError
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Verdict
+from triton_router.serving.admission import Admission
 from triton_router.serving.call_lane import CallLane, LaneRequest
 from triton_router.serving.exchange import Attempt, Exchange
 from triton_router.serving.pace import Pace
+from triton_router.serving.resilience_counts import ResilienceCounts
 from triton_router.serving.waiting_room import WaitingRoom
 from triton_router.testing.fake_stub import FakeRequest, FakeTensor, InferenceResponse
 
 WORK = 16
+REFUSAL = re.compile(r"\[overloaded\] \[retry-after-ms=\d+\] ")
 RETRY_AFTER = re.compile(r"\[retry-after-ms=(\d+)\]")
 
 
@@ -69,6 +73,36 @@ def test_now_and_then_one_that_seems_late_is_let_in() -> None:
     gate.open()
     answer_of(busy)
     assert rig.closed() == {"refused_late": len(refused)}
+
+
+def test_who_seems_late_even_alone_is_let_in_where_nobody_is_in_front() -> None:
+    """A target that is never idle never shows what it takes alone: all it is asked may be late, and stay so."""
+    gate = Gate()
+    rig = Rig(lambda _, __: gate(GOOD), targets=1, alone_ms=1000.0)
+    rig.execute(busy := FakeRequest())
+    until(lambda: rig.calls == ["t0"])
+    assert REFUSAL.match(message_of(rig.answered(bounded(500))[0]))
+    gate.open()
+    answer_of(busy)
+    until(lambda: rig.engine.snapshot(0.0)[0].in_flight == 0)
+    assert rig.answered(bounded(500))[0].output_tensors()
+    assert rig.closed() == {"refused_late": 1}
+
+
+def test_the_pace_of_turns_is_that_of_calls_and_not_of_answers() -> None:
+    """Workers may be busy for clients who were told that their time has passed: they become free as calls end."""
+    nobody: Any = SimpleNamespace(under_way=0, served=0, has_waiting=False)
+    room = WaitingRoom()
+    admission = Admission(1000, reject_late=True, replies=nobody, room=room, merging=nobody, counts=ResilienceCounts())
+    for n in range(10):
+        room.put(exchange_of(0.0, float(n)))
+    admission.refuse_late_waiting(exchange_of(100.0, 10.0))
+    for tick in range(20):
+        room.note_sent()
+        admission.look(10.0 + 0.05 * tick)
+    with pytest.raises(OverloadedError, match="10 requests wait in front of it, for about 500 ms"):
+        admission.refuse_late_waiting(exchange_of(599.0, 11.0))
+    admission.refuse_late_waiting(exchange_of(601.0, 11.0))
 
 
 def test_a_pace_is_that_of_a_queue() -> None:

@@ -51,7 +51,7 @@ def test_a_target_owes_what_another_supplies() -> None:
     def serve(name: str, _: dict[str, Any]) -> InferenceResponse:
         if name == "t0":
             return giving("Y", "Z")
-        time.sleep(0.005)  # so that t0 goes first
+        time.sleep(0.03)  # so that t0 goes first
         return giving(*EVERYTHING)
 
     rig = Rig(serve)
