@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from triton_router.routing.types import Target
 
 MAX_SEQUENCES = 16_384
-"""Pins kept at once, about 5 MB. Beyond it the longest unused is forgotten; its next request is routed afresh."""
+"""Pins kept at once, about 5 MB. Beyond it the longest unused is forgotten; it may be remembered elsewhere."""
 
 T = TypeVar("T")
 

@@ -8,7 +8,10 @@ import pytest
 
 from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, error, message_of, until
 from triton_router.config.resilience_settings import QueueConfig
-from triton_router.routing.types import Backend
+from triton_router.profiling.profile import TargetProfile
+from triton_router.routing.policies import policy_named
+from triton_router.routing.rules import RoutingRules
+from triton_router.routing.types import Backend, Target
 from triton_router.serving.sequence_places import SequencePlaces
 from triton_router.serving.sequences import Lane, SequenceLanes
 from triton_router.sharing.sequence_file import SequenceFile
@@ -87,6 +90,16 @@ def test_an_end_leaves_a_sequence_that_has_begun_anew() -> None:
     rig.answered(member())
     rig.closed()
     assert rig.verdicts()[-1][1] == "sequence"
+
+
+def test_an_edit_that_gives_its_targets_name_away_moves_no_sequence() -> None:
+    """Its requests go to the model that holds its state; new ones to the model that has the name."""
+    rig = Rig(lambda _, __: GOOD, targets=1)
+    rig.answered(member(START))
+    rig.engine.reconfigure(policy_named("latency"), RoutingRules(), [(Target("t0", "other"), TargetProfile())], kept=())
+    rig.answered(member(), member(START, 8), member(END))
+    rig.dispatcher.close()
+    assert sorted(rig.calls) == ["other", "t0", "t0", "t0"]
 
 
 def test_lanes_are_bounded() -> None:
