@@ -30,6 +30,8 @@ _HEADERS = (
     "targets",
 )
 _MOST_SHARES = 4
+_MANY = 0.1
+"""Decisions about which nothing can be said, to those about which something is, from which on that is said."""
 
 _EXAMPLES = """\
   triton-router replay minilm.jsonl --policy throughput
@@ -74,6 +76,11 @@ def run(args: argparse.Namespace) -> int:
         output.note(f"note: {text}")
     replays = [replay(trace, policy, explore=args.explore) for policy in policies]
     for one in replays:
+        if one.left.unknown_latency > _MANY * one.decisions:
+            output.note(
+                f"note: {one.policy}: {one.left.unknown_latency} decisions say nothing, because a target that it might "
+                f"have chosen had not answered yet; {one.decisions} do"
+            )
         for complaint in one.complaints:
             output.note(f"warning: {one.policy}: {complaint}")
     if any(one.complaints for one in replays):

@@ -34,6 +34,7 @@ from triton_router.simulation.estimators import (
     plain_mean,
     self_normalised,
 )
+from triton_router.simulation.presence import WITHOUT_CHOICE, Presence
 
 if TYPE_CHECKING:
     from triton_router.routing.explanation import Explanation
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from triton_router.telemetry.decision_format import Record, TargetEntry
     from triton_router.telemetry.decision_reading import DecisionTrace
 
-_NO_CHOICE = frozenset({"sequence", "mirror", "shadow", "retry", "hedge"})
-"""Reasons of decisions in which no policy had a say: they teach, and are not asked about."""
 _INSTANT_S = 1e-7
 """What times may be off by, written as decimal numbers: what ended when the next began ended before it."""
 
@@ -153,12 +152,11 @@ class _Rerun:
     def __init__(self, trace: DecisionTrace, policy: Policy, explore: float) -> None:
         self._records = trace.records
         self._policy = policy
-        self._engine = RoutingEngine(
-            [(_target(entry), _profile(entry)) for entry in trace.targets],
-            policy,
-            rng=Random(0).random,  # noqa: S311 - every choice is the log's; none is drawn
-            rules=RoutingRules(explore=explore),
-        )
+        self._entries = trace.targets
+        self._presence = Presence(trace)
+        self._rules = RoutingRules(explore=explore)
+        # Every choice is the log's; none is drawn.
+        self._engine = RoutingEngine(self._present(), policy, rng=Random(0).random, rules=self._rules)  # noqa: S311
         self._under_way: list[tuple[float, int, RoutingDecision, Record]] = []
         self._order = count()
         self.left = Left()
@@ -168,14 +166,21 @@ class _Rerun:
         asked: list[Asked] = []
         for record in self._records:
             self._finish_until(record.decided_at + _INSTANT_S)
+            if self._presence.see(record):
+                names = self._presence.names
+                # Whoever comes back is known still.
+                self._engine.reconfigure(self._policy, self._rules, self._present(), kept=names)
             answer = self._ask(record)
             if answer is not None:
                 asked.append(answer)
             self._follow(record)
         return asked, self.left
 
+    def _present(self) -> list[tuple[Target, TargetProfile]]:
+        return [(_target(entry), _profile(entry)) for entry in self._entries if entry.name in self._presence.names]
+
     def _ask(self, record: Record) -> Asked | None:
-        if record.mirrored or record.reason in _NO_CHOICE:
+        if record.mirrored or record.reason in WITHOUT_CHOICE:
             self.left.no_choice += 1
         elif record.verdict is not Verdict.SUCCESS:
             self.left.not_answered += 1

@@ -1,7 +1,7 @@
 """What stands in a decision log: one JSON object per line; docs/decision-log.md describes every key.
 
-A file begins with a line of kind ``start``, which says what there is to choose from; each further line is a decision
-and its outcome.
+A file begins with a line of kind ``start``, which says what there is to choose from, and has another one where that
+changes; each further line is a decision and its outcome.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TargetEntry(_Line):
 
 
 class Start(_Line):
-    """The first line of a file."""
+    """The first line of a file, and of what was decided among other targets."""
 
     kind: Literal["start"] = "start"
     model: str
@@ -113,6 +113,12 @@ class Record(_Line):
     def decided_at(self) -> float:
         """When it was decided, in monotonic seconds."""
         return self.monotonic - self.latency_ms / 1e3
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of all targets that it says something of."""
+        considered, rejected = self.considered, self.rejected
+        return (self.target, *(one.target for one in considered), *(one.target for one in rejected))
 
     def context(self) -> RoutingContext:
         """Return what was asked."""

@@ -13,7 +13,7 @@ from triton_router.errors import InvalidInputError, NotFoundError
 from triton_router.telemetry.decision_format import SCHEMA, Record, Start, TargetEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MOST_RECORDS = 200_000
@@ -31,9 +31,11 @@ class DecisionTrace:
     Attributes:
         model: Name of the routed model.
         policy: Name of the policy that was in force.
-        targets: What there was to choose from; known by name alone where the log has lost its first line.
+        targets: What there was to choose from, at one time or another; known by name alone where the log has lost its
+            first line.
         records: Decisions, in the order in which they were made.
         notes: What is odd about the log and yet no error.
+        at_first: Names of the targets that its first line describes; empty where it has none.
     """
 
     model: str
@@ -41,6 +43,7 @@ class DecisionTrace:
     targets: tuple[TargetEntry, ...]
     records: list[Record]
     notes: list[str] = field(default_factory=list[str])
+    at_first: frozenset[str] = frozenset()
 
 
 def read_decision_log(path: Path, *, limit: int = MOST_RECORDS) -> DecisionTrace:
@@ -55,7 +58,7 @@ def read_decision_log(path: Path, *, limit: int = MOST_RECORDS) -> DecisionTrace
         InvalidInputError: A line is not what a decision log holds, or the log is empty or of several models.
     """
     notes: list[str] = []
-    start: Start | None = None
+    starts: list[Start] = []
     records: list[Record] = []
     size = 0
     for number, line in _lines(path, notes):
@@ -65,7 +68,7 @@ def read_decision_log(path: Path, *, limit: int = MOST_RECORDS) -> DecisionTrace
             break
         entry = _entry(path, number, line)
         if isinstance(entry, Start):
-            start = entry
+            starts.append(entry)
             continue
         if records and entry.model != records[0].model:
             raise InvalidInputError(
@@ -78,15 +81,16 @@ def read_decision_log(path: Path, *, limit: int = MOST_RECORDS) -> DecisionTrace
         records.append(entry)
     if not records:
         raise InvalidInputError(f"{path} holds no decisions", hint="record some: docs/decision-log.md says how")
-    if start is None:
+    if not starts:
         notes.append("the log has no first line of kind 'start': backends, prices and power are unknown")
     records.sort(key=lambda record: record.decided_at)
     return DecisionTrace(
         records[0].model,
-        start.policy if start else records[0].policy,
-        _targets(start, records),
+        starts[-1].policy if starts else records[0].policy,
+        _targets(starts, records),
         records,
         notes,
+        frozenset(target.name for target in starts[0].targets) if starts else frozenset(),
     )
 
 
@@ -151,11 +155,11 @@ def _named(record: Record) -> str:
     return repr(shortened(record.model, _LONGEST_NAME))
 
 
-def _targets(start: Start | None, records: list[Record]) -> tuple[TargetEntry, ...]:
-    """Return every target that is named anywhere, in a stable order."""
-    known = {target.name: target for target in start.targets} if start else {}
+def _targets(starts: Sequence[Start], records: list[Record]) -> tuple[TargetEntry, ...]:
+    """Return every target that is named anywhere, as last described, in a stable order."""
+    known = {target.name: target for start in starts for target in start.targets}
     for record in records:
-        for name in (record.target, *(score.target for score in record.considered)):
+        for name in record.named:
             if name not in known:
                 known[name] = TargetEntry(name=name)
     return tuple(known.values())

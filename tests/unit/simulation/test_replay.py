@@ -24,7 +24,7 @@ from triton_router.simulation.estimators import (
 from triton_router.simulation.replay import ask, replay
 from triton_router.simulation.run import Simulation
 from triton_router.simulation.traffic import Luck, Request
-from triton_router.telemetry.decision_format import Record, decision_line
+from triton_router.telemetry.decision_format import Record, ScoreEntry, TargetEntry, decision_line
 from triton_router.telemetry.decision_reading import DecisionTrace
 
 if TYPE_CHECKING:
@@ -187,3 +187,44 @@ def test_doubly_robust_forgives_a_wrong_model_and_wrong_propensities_but_not_bot
     assert doubly_robust(points((9.0, 9.0), 0.5)).mean == pytest.approx(truth, abs=9 * error)
     assert doubly_robust(points(true, 0.25)).mean == pytest.approx(truth, abs=error)
     assert abs(doubly_robust(points((9.0, 9.0), 0.25)).mean - truth) > 1.0
+
+
+def with_newcomer(trace: DecisionTrace, share: float) -> DecisionTrace:
+    """Return a log whose last decisions were made among one more target, which was never chosen."""
+    added = ScoreEntry(target="added", score=0.0, expected_ms=0.0)
+    since = int(len(trace.records) * (1.0 - share))
+    records = [
+        record if at < since else record.model_copy(update={"considered": (*record.considered, added)})
+        for at, record in enumerate(trace.records)
+    ]
+    first = frozenset(entry.name for entry in trace.targets)
+    return DecisionTrace("m", trace.policy, (*trace.targets, TargetEntry(name="added")), records, at_first=first)
+
+
+@pytest.mark.parametrize("policy", ["latency", "random", "cost"])
+def test_a_target_that_came_late_does_not_spoil_what_was_before(policy: str) -> None:
+    """Of whom nothing is known nothing is estimated; decisions from before it was there say what they said."""
+    _, trace = record_trace(scenario(rules={"mirror": 0.0}), "random", requests=400)
+    before, after = replay(trace, policy_named(policy)), replay(with_newcomer(trace, 0.1), policy_named(policy))
+    assert before.decisions > 350
+    assert after.decisions >= 0.85 * before.decisions
+    assert after.dr.mean == pytest.approx(before.dr.mean, rel=0.1)
+
+
+def test_a_target_that_left_gets_nothing_any_more() -> None:
+    """No policy would have chosen a target that was not there, until it comes back with what was known of it."""
+    _, trace = record_trace(scenario(rules={"mirror": 0.0}), "random", requests=300)
+    third = ScoreEntry(target="third", score=0.0, expected_ms=9.0)
+    records: list[Record] = []
+    for at, record in enumerate(trace.records):
+        is_away = 100 <= at < 200
+        if is_away and record.target == "small":
+            continue
+        considered = tuple(one for one in record.considered if not is_away or one.target != "small")
+        records.append(record.model_copy(update={"considered": (*considered, third)}))
+    targets = (*trace.targets, TargetEntry(name="third", measured=((16.0, 9.0),)))
+    asked, _ = ask(DecisionTrace("m", "random", targets, records), policy_named("random"))
+    away = [one for one in asked if all(score.target != "small" for score in one.record.considered)]
+    assert len(away) > 20
+    assert all(set(one.shares) == {"large", "third"} for one in away)
+    assert set(asked[-1].shares) == {"small", "large", "third"}
