@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from triton_router.serving.dispatch import Dispatcher
     from triton_router.serving.parity_guard import ParityGuard
     from triton_router.serving.target_watch import TargetWatch
+    from triton_router.telemetry.decision_log import DecisionLog
     from triton_router.telemetry.metrics import MetricsFlusher
     from triton_router.telemetry.snapshot_file import TargetIdentity
     from triton_router.telemetry.snapshot_keeper import SnapshotKeeper
@@ -65,6 +66,7 @@ class Followers:
     guard: ParityGuard
     keeper: SnapshotKeeper | None
     trials: TrialKeeper
+    log: DecisionLog | None
 
 
 class Following:
@@ -130,6 +132,8 @@ class Following:
             added = configured_engine.reconfigure(
                 followers.engine, config, self._model.name, learned, kept=kept, priors=priors
             )
+        if followers.log:
+            followers.log.go_by(config)
         followers.metrics.expect(added)
         followers.metrics.publish(
             interval_s=config.router_config.metrics_interval, publishes=config.router_config.enable_metrics

@@ -150,7 +150,15 @@ class TritonPythonModel:
         )
         self._watch.follow(config.targets, config.health.check_interval_s)
         followers = Followers(
-            engine, self._dispatcher, self._metrics, self._power, self._watch, self._guard, self._keeper, self._trials
+            engine,
+            self._dispatcher,
+            self._metrics,
+            self._power,
+            self._watch,
+            self._guard,
+            self._keeper,
+            self._trials,
+            self._log,
         )
         self._following = Following(model, config, followers, stub.Logger.log_info)
         self._trials.start()

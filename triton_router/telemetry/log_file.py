@@ -24,11 +24,14 @@ class LogFile:
         head: First line of every file.
         max_bytes: Size from which on a new one is begun.
         durable: Whether lines are on the disk before `append` returns.
+
+    Attributes:
+        head: As passed; it may be changed, for the files that are begun from then on.
     """
 
     def __init__(self, path: Path, head: str, max_bytes: int, *, durable: bool = False) -> None:
         self.path = path
-        self._head = head.encode()
+        self.head = head
         self._max_bytes = max_bytes
         self._durable = durable
         self._fd = -1
@@ -43,13 +46,13 @@ class LogFile:
         data = lines.encode()
         if self._fd >= 0 and not self._is_in_place():
             self.close()
-        if self._fd >= 0 and self._size + len(data) > self._max_bytes and self._size > len(self._head):
+        if self._fd >= 0 and self._size + len(data) > self._max_bytes and self._size > len(self.head):
             self.close()
             self.path.replace(self.path.with_name(f"{self.path.name}.1"))
         if self._fd < 0:
             self._open()
-        if not self._size:
-            data = self._head + data
+        if not self._size and not lines.startswith(self.head):
+            data = self.head.encode() + data
         try:
             self._write(data)
         except OSError:

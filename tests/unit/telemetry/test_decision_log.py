@@ -118,18 +118,96 @@ def test_serving_goes_on_where_the_file_cannot_be_written(tmp_path: Path) -> Non
     assert "cannot be written" in said[0]
 
 
-def test_it_is_written_again_after_an_outage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the directory is there again records are written again, and the gap is said."""
+def test_a_short_outage_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written for a while waits, is written in its order, and both are said."""
     monkeypatch.setattr(decision_log, "_RETRY_S", 0.0)
     said: list[str] = []
     log = open_log(tmp_path / "later" / "log", said)
     decisions = decided(2)
     log.observe(decisions[0], Outcome(Verdict.SUCCESS, 1.0), 0.0)
-    log._write([log._queue.popleft()])
+    log.write()
     (tmp_path / "later").mkdir()
     record(log, decisions[1:])
-    assert log.counts == (1, 1)
-    assert "1 records are missing" in said[1]
+    assert log.counts == (2, 0)
+    decided_lines = [json.loads(line) for line in lines_of(tmp_path / "later" / "log")[1:]]
+    assert [each["latency_ms"] for each in decided_lines] == [1.0, 1.5]
+    assert ["cannot be written" in said[0], "is written again" in said[1]] == [True, True]
+
+
+def test_a_long_outage_keeps_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is given up in the end, counted and said; the targets are described when it is written again."""
+    monkeypatch.setattr(decision_log, "_RETRY_S", 0.0)
+    monkeypatch.setattr(decision_log, "_KEEP_S", 0.0)
+    said: list[str] = []
+    log = open_log(tmp_path / "later" / "log", said)
+    decisions = decided(3)
+    log.observe(decisions[0], Outcome(Verdict.SUCCESS, 1.0), 0.0)
+    log.write()
+    log.observe(decisions[1], Outcome(Verdict.SUCCESS, 1.0), 0.0)
+    log.write()
+    assert log.counts == (0, 2)
+    (tmp_path / "later").mkdir()
+    record(log, decisions[2:])
+    assert log.counts == (1, 2)
+    assert "2 records are missing" in said[1]
+    assert lines_of(tmp_path / "later" / "log")[0] + "\n" == start_line("m", "latency", TARGETS)
+
+
+def test_a_reloaded_model_goes_on_where_the_one_before_it_ends(tmp_path: Path) -> None:
+    """While the earlier instance still holds the file what the new one decides waits, and nothing is said of that."""
+    said: list[str] = []
+    before, after = open_log(tmp_path / "log", said), open_log(tmp_path / "log", said)
+    decisions = decided(5)
+    before.observe(decisions[0], Outcome(Verdict.SUCCESS, 1.0), 0.0)
+    before.write()
+    for decision in decisions[1:]:
+        after.observe(decision, Outcome(Verdict.SUCCESS, 1.0), 1.0)
+    after.write()
+    assert after.counts == (0, 0)
+    before.start()
+    before.close()
+    after.start()
+    after.close()
+    assert after.counts == (4, 0)
+    assert said == []
+    assert len(read_decision_log(tmp_path / "log").records) == 5
+
+
+def test_a_file_that_another_model_writes_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that stays with somebody else is no reload: that is said in words, and why nothing is written."""
+    monkeypatch.setattr(decision_log, "_RETRY_S", 0.0)
+    holder = LogFile(tmp_path / "log", "head\n", 1000)
+    holder.append("one\n")
+    said: list[str] = []
+    record(open_log(tmp_path / "log", said), decided(2))
+    holder.close()
+    assert len(said) == 1
+    assert "another process writes it" in said[0]
+
+
+def test_other_targets_are_described_before_they_are_chosen(tmp_path: Path) -> None:
+    """After an edit of router.yaml the log says anew what there is to choose from, where that comes into force."""
+    log = open_log(tmp_path / "log", [])
+    decisions = decided(2)
+    log.observe(decisions[0], Outcome(Verdict.SUCCESS, 1.0), 0.0)
+    config = RouterConfig.model_validate(
+        {"targets": [{"name": "a", "model": "m-a"}, {"name": "c", "model": "m-c", "price_per_hour": 2.0}]}
+    )
+    log.go_by(config)
+    record(log, decisions[1:])
+    kinds = [json.loads(line)["kind"] for line in lines_of(tmp_path / "log")]
+    assert kinds == ["start", "decision", "start", "decision"]
+    assert log.counts == (2, 0)
+    targets = {target.name: target.price_per_hour for target in read_decision_log(tmp_path / "log").targets}
+    assert targets == {"a": 0.0, "b": 0.5, "c": 2.0}
+
+
+def test_a_file_that_is_continued_says_again_what_there_is(tmp_path: Path) -> None:
+    """A restart goes on in the same file, perhaps with other targets, and describes them."""
+    for _ in range(2):
+        record(open_log(tmp_path / "log", []), decided(1))
+    kinds = [json.loads(line)["kind"] for line in lines_of(tmp_path / "log")]
+    assert kinds == ["start", "decision"] * 2
 
 
 def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path) -> None:
@@ -137,11 +215,11 @@ def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path) -> None:
     said: list[str] = []
     log = open_log(tmp_path / "log", said, max_mb=100.0)
     decision = decided(1)[0]
-    for _ in range(decision_log.QUEUE + 7):
+    for _ in range(decision_log.QUEUE + 6):  # the line that describes the targets waits too
         log.observe(decision, Outcome(Verdict.SUCCESS, 1.0), 0.0)
     log.start()
     log.close()
-    assert log.counts == (decision_log.QUEUE, 7)
+    assert log.counts == (decision_log.QUEUE - 1, 7)
     assert "7 records were dropped" in said[0]
 
 
