@@ -2,8 +2,8 @@
 
 A routed model that is loaded afresh, or whose process was killed, finds the running sequences' targets here. The file
 is a table of buckets: a sequence has its bucket by the digest of its correlation id, and in a full one the oldest makes
-room. It is read where a sequence is not known and written where one begins or ends, some five microseconds each, and not
-mapped: a page that cannot be had is then an error, and not the end of the process.
+room. It is read where a sequence is not known and written where one begins or ends, about five microseconds each, and
+not mapped: a page that cannot be had is then an error, and not the end of the process.
 """
 
 from __future__ import annotations
