@@ -56,22 +56,34 @@ def trials_of(config: RouterConfig, model: str) -> Trials:
     """Return what a routed model's requests take part in.
 
     Raises:
-        ConfigError: Its rule excludes every target that is neither canary nor shadow: requests would have nobody to go
-            to as soon as the canary is rolled back.
+        ConfigError: Its rule leaves nobody to go to; see `refuse_nobody`.
     """
-    _refuse_nobody(config, model)
+    refuse_nobody(config, model)
     split = next((split for split in splits_of(config) if split.covers(model)), None)
     plan = plan_of(config.rollout, compares=not config.streaming) if config.rollout else None
     return Trials(split, plan, config.shadow.target if config.shadow else "")
 
 
-def _refuse_nobody(config: RouterConfig, model: str) -> None:
+def refuse_nobody(config: RouterConfig, model: str) -> None:
+    """Do nothing if a routed model's rule leaves somebody to serve its requests, whatever becomes of a canary.
+
+    Raises:
+        ConfigError: It excludes every target, or every one that is neither canary nor shadow.
+    """
     rule, rollout = config.rule_for(model), config.rollout
-    if rule is None or (rollout is not None and rollout.outcome is Outcome.PROMOTE):
+    if rule is None:
+        return
+    left = {target.name for target in config.targets if target.backend not in rule.excluded_backends}
+    if not left:
+        raise ConfigError(
+            f"{ROUTER_FILE}: excluded_backends of the routing rule {rule.model_name_pattern!r}, the first that matches "
+            f"{model!r}, leave no target: every request would be refused",
+            hint="take the backend of a target out of excluded_backends, or narrow model_name_pattern",
+        )
+    if rollout is not None and rollout.outcome is Outcome.PROMOTE:
         return
     special = {*(rollout.canary if rollout else ()), *([config.shadow.target] if config.shadow else ())}
-    steady = [target for target in config.targets if target.name not in special]
-    if special and all(target.backend in rule.excluded_backends for target in steady):
+    if left <= special:
         raise ConfigError(
             f"{ROUTER_FILE}: excluded_backends of the routing rule for {model!r} leave no target that is neither "
             "canary nor shadow: nobody could serve what the canary does not get",

@@ -78,6 +78,18 @@ def test_rules_that_exclude_whoever_is_no_canary_and_no_shadow_are_refused(trial
     )
 
 
+@pytest.mark.parametrize("trial", [{}, {"rollout": {"id": "v2", "canary": ["new"], "outcome": "promote"}}])
+def test_rules_that_exclude_everybody_are_refused(trial: dict[str, Any]) -> None:
+    """Each request would be refused, and told that it is at fault; models of other names are none of its business."""
+    rules = [{"model_name_pattern": "m*", "excluded_backends": ["cpu", "gpu"]}]
+    refused = config(targets=[{**TARGETS[0], "backend": "cpu"}, {**TARGETS[1], "backend": "gpu"}], routing_rules=rules)
+    refused = refused.model_copy(update={"rollout": config(**trial).rollout})
+    with pytest.raises(ConfigError, match=r"routing rule 'm\*'.*'m'.*leave no target") as raised:
+        trials_of(refused, "m")
+    assert "excluded_backends" in raised.value.hint
+    trials_of(refused, "other")
+
+
 def test_rules_may_exclude_what_a_promoted_canary_has_replaced() -> None:
     """Promoted by hand it gets everything, and nothing takes it back."""
     rollout = {"id": "v2", "canary": ["new"], "outcome": "promote"}

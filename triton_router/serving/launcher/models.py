@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from triton_router.config.router_config import ROUTER_FILE, RouterConfig, load_router_config
+from triton_router.config.routing_of import refuse_nobody
 from triton_router.errors import NotFoundError, TritonRouterError
 from triton_router.repository.dependencies import versions_on_disk
 from triton_router.repository.model_config import CONFIG_FILE, ModelConfig, read
@@ -135,6 +136,7 @@ def _read_model(directory: Path) -> ServedModel:
             config = read(directory)
         if (directory / ROUTER_FILE).is_file():
             router = load_router_config(directory / ROUTER_FILE)
+            refuse_nobody(router, directory.name)
     except TritonRouterError as error:
         problem = error
     return ServedModel(directory.name, directory, config, versions_on_disk(directory), router, problem)

@@ -15,6 +15,7 @@ from triton_router.serving.launcher.models import closure, read_models
 from triton_router.serving.launcher.options import ServeOptions
 from triton_router.serving.launcher.preflight import cycles, flags, host, signature
 from triton_router.serving.launcher.preflight import models as checks
+from triton_router.serving.launcher.preflight.finding import error
 from triton_router.serving.launcher.preflight.repositories import mistaken
 from triton_router.serving.launcher.python_runtime import PythonRuntime
 
@@ -238,6 +239,26 @@ def test_routed_models_may_stand_behind_each_other(repository: Repository) -> No
     repository.model("inner", "", {"router.yaml": route.format("target")}).target()
     models = repository.model("outer", "", {"router.yaml": route.format("inner")})
     assert cycles.no_cycles(models.models()) == []
+
+
+def test_a_rule_that_leaves_no_target_is_found(repository: Repository) -> None:
+    """The routed model would not load: its targets are all on a backend that a rule excludes."""
+    rule = (
+        "targets: [{name: a, model: target}]\nrouting_rules: [{model_name_pattern: 'r*', excluded_backends: [cpu]}]\n"
+    )
+    models = repository.model("routed", f'backend: "router" {TENSORS}', {"router.yaml": rule}).target().models()
+    (found,) = checks.readable(list(models.values()))
+    assert "leave no target" in found.why
+    assert "excluded_backends" in found.hint
+
+
+def test_a_name_breaks_no_line() -> None:
+    """What a finding quotes is others' text: it is printed as one line, whatever is in it."""
+    text = str(error("model 'a'", "/models/a\nerror: all is well\x1b[2J/config.pbtxt", "rename it"))
+    assert text.splitlines() == [
+        "error: model 'a': /models/a\\nerror: all is well\\x1b[2J/config.pbtxt",
+        "hint: rename it",
+    ]
 
 
 def test_a_decoupled_target_needs_a_streaming_router(repository: Repository) -> None:

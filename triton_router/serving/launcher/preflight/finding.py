@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from triton_router.config.printable import printable
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -27,7 +29,8 @@ class Finding:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.what}: {self.why}\nhint: {self.hint}"
+        # The names of files and models are others' text, and may break a line.
+        return f"{self.level}: {printable(self.what)}: {printable(self.why)}\nhint: {printable(self.hint)}"
 
 
 def error(what: str, why: str, hint: str) -> Finding:
