@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -171,16 +170,17 @@ def _state_place(args: argparse.Namespace) -> Path:
 
 
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
+    from triton_router.cli.request_size import elements_per_row, rows_of
     from triton_router.routing.types import OptimizationGoal, RoutingContext
-    from triton_router.serving.overrides import backends, latency_bound
+    from triton_router.serving.overrides import backends, caller, latency_bound
 
     shape: tuple[int, ...] | None = args.shape
-    rows = args.batch or (shape[0] if shape else 1)
+    rows = rows_of(args, config)
     notes: list[str] = []
     if shape:
         work = float(prod(shape))
     else:
-        per_row, note = _elements_per_row(args.repository, config)
+        per_row, note = elements_per_row(args.repository, config)
         work = rows * per_row
         notes += [note] if note else []
     bound = 0.0 if args.max_latency_ms is None else latency_bound("--max-latency-ms", args.max_latency_ms)
@@ -188,45 +188,13 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
         RoutingContext(
             batch_size=rows,
             work=work,
-            key=args.key,
+            key=caller("--key", args.key) if args.key else "",
             max_latency_ms=bound,
             optimization_goal=OptimizationGoal(args.goal),
             allowed_backends=None if args.backends is None else backends("--backends", args.backends),
         ),
         notes,
     )
-
-
-def _elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
-    """Return the elements of one row of the largest input, and what is uncertain about that."""
-    elements = _declared_elements(repository, config)
-    if elements:
-        return float(elements), ""
-    measured = [point.work for target in config.targets for point in target.measured_latency]
-    if measured:
-        return float(min(measured)), (
-            f"no target's config.pbtxt declares fixed shapes: rows of {min(measured)} elements, the fewest that were "
-            f"measured at build time, are assumed; --shape says it exactly"
-        )
-    return 1.0, "how large a row is cannot be told from the targets' config.pbtxt; --shape says it"
-
-
-def _declared_elements(repository: Path, config: RouterConfig) -> int:
-    """Return the elements of one row as a target's config.pbtxt declares them; 0 if none does."""
-    from triton_router.errors import TritonRouterError
-
-    if find_spec("tritonclient") is None:  # it brings the message types of config.pbtxt, with the extras onnx and serve
-        return 0
-    from triton_router.repository.model_config import read
-
-    for target in config.targets:
-        try:
-            inputs = read(repository / target.model).input
-        except TritonRouterError:
-            continue
-        if inputs and all(extent > 0 for tensor in inputs for extent in tensor.dims):
-            return max(prod(tensor.dims) for tensor in inputs)
-    return 0
 
 
 def _positive(text: str) -> int:

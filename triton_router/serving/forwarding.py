@@ -231,8 +231,8 @@ def _forwardable(text: str) -> dict[str, bool | int | str]:
             parameters[key] = str(value)
         elif not isinstance(value, bool | int | str):
             raise RequestError(
-                f"request parameter {shown(key)!r} is a {type(value).__name__}; Triton forwards only booleans, "
+                f"request parameter '{shown(key)}' is a {type(value).__name__}; Triton forwards only booleans, "
                 f"integers and strings from a routed model to its targets",
-                hint=f"send {shown(key)!r} as a string, or call the target model directly",
+                hint=f"send '{shown(key)}' as a string, or call the target model directly",
             )
     return cast("dict[str, bool | int | str]", parameters)

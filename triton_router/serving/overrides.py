@@ -5,7 +5,7 @@
 | `router_goal`           | `x-router-goal`           | latency, throughput, power or balanced             |
 | `router_max_latency_ms` | `x-router-max-latency-ms` | milliseconds, above 0, a day at most               |
 | `router_backends`       | `x-router-backends`       | backends that may serve it, separated by commas    |
-| `router_key`            | `x-router-key`            | what keeps a caller in one arm of an experiment    |
+| `router_key`            | `x-router-key`            | what keeps a caller in one arm; 128 characters     |
 | `router_explain`        | `x-router-explain`        | true, to be told why; needs response parameters    |
 | `router_priority`       | `x-priority`              | -100 to 100, larger is more urgent; 0 by default   |
 
@@ -75,7 +75,7 @@ def overrides_of(parameters: Mapping[str, object]) -> Overrides:
     for key, value in parameters.items():
         name = _name(key)
         if name in _READ and (name not in found or key.startswith(OWN_PREFIX)):
-            found[name] = _READ[name](f"request parameter {key!r}", value)
+            found[name] = _READ[name](f"request parameter '{shown(key)}'", value)
     return Overrides(**found)
 
 
@@ -117,7 +117,8 @@ def backends(key: str, value: object) -> frozenset[Backend]:
         raise _refusal(key, value, f"some of {', '.join(Backend)}, separated by commas") from None
 
 
-def _key(key: str, value: object) -> str:
+def caller(key: str, value: object) -> str:
+    """Return what names a caller; ``key`` names it in the `RequestError` that a wrong one raises."""
     text = _text(key, value)
     if not text:
         raise _refusal(key, value, "what names the caller, such as a user's id")
@@ -152,14 +153,14 @@ def _text(key: str, value: object) -> str:
 
 
 def _refusal(key: str, value: object, wanted: str) -> RequestError:
-    return RequestError(f"{key} cannot be {shown(value)!r}", hint=f"pass {wanted}")
+    return RequestError(f"{key} cannot be '{shown(value)}'", hint=f"pass {wanted}")
 
 
 _READ: Mapping[str, Callable[[str, object], object]] = {
     "goal": _goal,
     "max_latency_ms": latency_bound,
     "backends": backends,
-    "key": _key,
+    "key": caller,
     "explain": _explain,
     "priority": _priority,
 }

@@ -116,6 +116,31 @@ def test_a_requests_wishes_count(repository: Path, capsys: pytest.CaptureFixture
     assert told["chosen"] is None
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--batch", "9"], "takes 8 at most"),
+        (["--shape", "9,16"], "takes 8 at most"),
+        (["--shape", "8,16", "--batch", "2"], "contradict"),
+        (["--key", "k" * 129], "128 characters"),
+    ],
+)
+def test_what_a_server_would_refuse_is_not_explained(
+    repository: Path, capsys: pytest.CaptureFixture[str], words: list[str], complaint: str
+) -> None:
+    """A request of more rows than the model takes, of two sizes at once, or with too long a key finds nobody."""
+    assert main(["explain", "routed", "--repository", str(repository), *words]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_models_own_word_on_rows_counts(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the routed model's config.pbtxt declares stands before what its targets take."""
+    (repository / "routed" / "config.pbtxt").write_text('backend: "router"\nmax_batch_size: 4\n')
+    assert main(["explain", "routed", "--repository", str(repository), "--batch", "5"]) == 1
+    assert "takes 4 at most" in capsys.readouterr().err
+    assert explain(capsys, repository, "--batch", "4")["rows"] == 4
+
+
 def test_the_table_says_the_same(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Chosen target, scorer with its weight, and unknown where nothing is known."""
     assert main(["explain", "routed", "--repository", str(repository)]) == 0

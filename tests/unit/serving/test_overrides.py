@@ -178,3 +178,10 @@ def test_an_explanation_travels_as_a_response_parameter() -> None:
     assert set(beside.given) == {"tokens", EXPLANATION_PARAMETER}
     failed = relay.refused(RequestError("no"))
     assert relay.explained(failed, explanation, "a") is failed
+
+
+def test_a_backslash_is_shown_once() -> None:
+    """What a client sent is escaped once, so that it can be found again in what it sent."""
+    with pytest.raises(RequestError) as refused:
+        overrides(json.dumps({"router_goal": "a\\b\x1b"}))
+    assert "cannot be 'a\\b\\x1b'" in refused.value.message

@@ -1,0 +1,79 @@
+"""How large the request is that is asked about: its rows, and the elements of its largest input."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from importlib.util import find_spec
+from math import prod
+from typing import TYPE_CHECKING
+
+from triton_router.errors import InvalidInputError, TritonRouterError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+    from triton_router.config.router_config import RouterConfig
+
+
+def rows_of(args: argparse.Namespace, config: RouterConfig) -> int:
+    """Return the rows of the request. Raises `InvalidInputError` where it would get no further than Triton."""
+    shape: tuple[int, ...] | None = args.shape
+    rows: int = args.batch or (shape[0] if shape else 1)
+    if shape and rows != shape[0]:
+        raise InvalidInputError(
+            f"--batch {rows} and --shape {','.join(map(str, shape))} contradict each other",
+            hint="the shape's first number is the batch; leave --batch out",
+        )
+    most = _most_rows(args, config)
+    if most and rows > most:
+        raise InvalidInputError(
+            f"Triton would refuse a request of {rows} rows: {args.model!r} takes {most} at most",
+            hint="ask about fewer rows, or raise max_batch_size in config.pbtxt of the targets",
+        )
+    return rows
+
+
+def _most_rows(args: argparse.Namespace, config: RouterConfig) -> int:
+    """Return the rows that a request may have: as the routed model says, or else its targets; 0 if nobody does."""
+    declared = [read.max_batch_size for read in _configs(args.repository, [target.model for target in config.targets])]
+    own = [read.max_batch_size for read in _configs(args.repository, [args.model])]
+    return next((most for most in own if most), 0) or min((most for most in declared if most), default=0)
+
+
+def _configs(repository: Path, models: Sequence[str]) -> list[ModelConfig]:
+    """Return the config.pbtxt of those models that have one that can be read."""
+    if find_spec("tritonclient") is None:  # it brings the message types of config.pbtxt, with the extras onnx and serve
+        return []
+    from triton_router.repository.model_config import read
+
+    found: list[ModelConfig] = []
+    for model in models:
+        with suppress(TritonRouterError):
+            found.append(read(repository / model))
+    return found
+
+
+def elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
+    """Return the elements of one row of the largest input, and what is uncertain about that."""
+    elements = _declared_elements(repository, config)
+    if elements:
+        return float(elements), ""
+    measured = [point.work for target in config.targets for point in target.measured_latency]
+    if measured:
+        return float(min(measured)), (
+            f"no target's config.pbtxt declares fixed shapes: rows of {min(measured)} elements, the fewest that were "
+            f"measured at build time, are assumed; --shape says it exactly"
+        )
+    return 1.0, "how large a row is cannot be told from the targets' config.pbtxt; --shape says it"
+
+
+def _declared_elements(repository: Path, config: RouterConfig) -> int:
+    """Return the elements of one row as a target's config.pbtxt declares them; 0 if none does."""
+    for read in _configs(repository, [target.model for target in config.targets]):
+        if read.input and all(extent > 0 for tensor in read.input for extent in tensor.dims):
+            return max(prod(tensor.dims) for tensor in read.input)
+    return 0
