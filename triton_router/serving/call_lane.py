@@ -7,70 +7,23 @@ Otherwise it waits, and whenever a call ends, requests that fit together go out 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from math import ceil
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from triton_router.serving.lane_request import CallCounts
 from triton_router.serving.merge_size import CallCosts, in_time, merge_size
 from triton_router.serving.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Iterable
 
     from triton_router.serving.exchange import Attempt, Exchange
-    from triton_router.serving.forwarding import Alike
+    from triton_router.serving.lane_request import LaneRequest
 
 MAX_MERGED_BYTES = 16 << 20
 """Most input bytes of a merged call: they are there twice while it runs, and /dev/shm never shrinks."""
 _FOREVER = float("inf")
-
-
-@dataclass(slots=True, eq=False)
-class LaneRequest:
-    """A request at a lane. One that goes out at once, alone, needs no more than ``attempt``.
-
-    Attributes:
-        attempt: The request, decided.
-        tensors: Its inputs by name.
-        key: What requests in one call have in common.
-        rows: Its batch size.
-        size: Bytes of its inputs.
-        alike: What its call says besides.
-    """
-
-    attempt: Attempt
-    tensors: Mapping[str, NDArray[np.generic]] = field(default_factory=dict[str, "NDArray[np.generic]"])
-    key: object = None
-    rows: int = 0
-    size: int = 0
-    alike: Alike | None = None
-
-    @property
-    def order(self) -> tuple[int, float]:
-        """The smaller, the earlier it goes out: the more urgent first, then who came first."""
-        exchange = self.attempt.exchange
-        return -exchange.priority, exchange.taken_at
-
-
-@dataclass(frozen=True, slots=True)
-class CallCounts:
-    """What went to one target through its lane, since the routed model was loaded.
-
-    Attributes:
-        calls: Calls made.
-        merged_calls: Those of them that carried several requests.
-        merged_requests: Requests that those carried.
-        split_calls: Merged calls that failed, so that their requests went out apart.
-    """
-
-    calls: int = 0
-    merged_calls: int = 0
-    merged_requests: int = 0
-    split_calls: int = 0
 
 
 class CallLane:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from triton_router.serving.answering import Answering
-    from triton_router.serving.call_lane import CallLane, LaneRequest
+    from triton_router.serving.call_lane import CallLane
     from triton_router.serving.exchange import Attempt
+    from triton_router.serving.lane_request import LaneRequest
     from triton_router.serving.merged_calls import MergedCalls
     from triton_router.serving.stub import Response
 

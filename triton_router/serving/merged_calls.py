@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from triton_router.routing.types import Verdict
-from triton_router.serving.call_lane import LaneRequest
 from triton_router.serving.forwarding import Alike
+from triton_router.serving.lane_request import LaneRequest
 from triton_router.serving.relay import parameters_of
 from triton_router.serving.rows import batch_rows, joined, layout, separated
 

@@ -11,7 +11,7 @@ from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from triton_router.serving.call_lane import LaneRequest
+from triton_router.serving.lane_request import LaneRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

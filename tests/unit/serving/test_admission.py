@@ -16,8 +16,9 @@ from triton_router.config.resilience_settings import QueueConfig
 from triton_router.errors import OverloadedError
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Verdict
 from triton_router.serving.admission import Admission
-from triton_router.serving.call_lane import CallLane, LaneRequest
+from triton_router.serving.call_lane import CallLane
 from triton_router.serving.exchange import Attempt, Exchange
+from triton_router.serving.lane_request import LaneRequest
 from triton_router.serving.pace import Pace
 from triton_router.serving.resilience_counts import ResilienceCounts
 from triton_router.serving.waiting_room import WaitingRoom

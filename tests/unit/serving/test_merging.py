@@ -19,8 +19,9 @@ from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
 from triton_router.routing.types import RoutingContext, Target
 from triton_router.serving.assembly import Way, assembled
-from triton_router.serving.call_lane import CallLane, LaneRequest
+from triton_router.serving.call_lane import CallLane
 from triton_router.serving.exchange import Attempt, Exchange
+from triton_router.serving.lane_request import LaneRequest
 from triton_router.serving.merged_calls import MAX_STRINGS
 from triton_router.testing.fake_stub import FakeRequest, FakeStub, FakeTensor, InferenceResponse, TritonError
 
