@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args
@@ -25,6 +26,9 @@ MAX_DEPTH = 32
 MAX_VALUES = 100_000
 """Values in one document, keys included: 256 targets with everything that can be said of them, and a reader's time."""
 
+_AMBIGUOUS = re.compile(r"[-+]?(?:0[0-9_]+$|[0-9_]+:)")
+"""Numbers that YAML 1.1 reads as octal (010 is 8) or sexagesimal (1:30 is 90), and people do not."""
+_TEXT = "tag:yaml.org,2002:str"
 _MAX_NUMBER = 64
 """Characters of a number: longer ones take the square of their length to read."""
 _MOST_COMPLAINTS = 100
@@ -247,6 +251,11 @@ def _refusal(problem: str, mark: Any) -> yaml.constructor.ConstructorError:
 def _number(loader: _StrictLoader, node: yaml.ScalarNode) -> int | float:
     if len(node.value) > _MAX_NUMBER:
         raise _refusal(f"a number has more than {_MAX_NUMBER} characters", node.start_mark)
+    if _AMBIGUOUS.match(node.value):
+        raise _refusal(
+            f"YAML reads {node.value} in base 8 or 60; write the number without a leading zero or colon",
+            node.start_mark,
+        )
     is_whole = node.tag.endswith(":int")
     return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
 
@@ -266,6 +275,9 @@ def _index(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> None:
                 raise yaml.constructor.ConstructorError(None, None, "keys must be plain text", key.start_mark)
             if key.tag == "tag:yaml.org,2002:merge":  # its keys could stand twice unseen
                 raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not accepted", key.start_mark)
+            if key.tag != _TEXT:  # nobody asked for that, and no line would be found for it
+                problem = f"YAML does not read the key {key.value!r} as text; put it in quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             key_path = (*path, str(key.value))
             if key_path in lines:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from triton_router.config.settings import Settings, Share
 
@@ -59,6 +59,14 @@ class HealthConfig(Settings):
     panic_share: Share = 0.5
     check_interval_s: Annotated[float, Field(ge=0, le=3600)] = 0.5
     repair: bool = True
+
+    @model_validator(mode="after")
+    def _pauses_grow(self) -> Self:
+        if self.first_pause_s > self.longest_pause_s:
+            raise ValueError(
+                f"first_pause_s ({self.first_pause_s:g}) is longer than longest_pause_s ({self.longest_pause_s:g})"
+            )
+        return self
 
 
 class DeadlineConfig(Settings):

@@ -241,6 +241,19 @@ class RouterConfig(RoutingSettings):
         return self
 
     @model_validator(mode="after")
+    def _streams_are_not_copied(self) -> Self:
+        # What has been streamed already cannot be taken back: only one target may answer.
+        asks = {
+            "mirror": "mirror" in self.model_fields_set and self.mirror > 0.0,
+            "hedge.share": self.hedge.share > 0.0,
+            "merge": self.merge.enabled and bool(self.merge.model_fields_set),
+        }
+        idle = [key for key, is_asked in asks.items() if is_asked]
+        if self.streaming and idle:
+            raise ValueError(f"{idle[0]} does nothing where streaming is true: a stream is neither copied nor merged")
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [target.name for target in self.targets]
         twice = sorted({name for name in names if names.count(name) > 1})

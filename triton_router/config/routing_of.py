@@ -130,8 +130,7 @@ def resilience_of(settings: RoutingSettings) -> Resilience:
         retry_share=retry.budget,
         retry_burst=retry.burst,
         overdue_ms=retry.overdue_ms or 0.0,
-        # What has been streamed already cannot be taken back: only one target may answer.
-        hedge_share=0.0 if settings.streaming else hedge.share,
+        hedge_share=hedge.share,
         hedge_probability=hedge.probability,
         health=HealthRules(
             consecutive_failures=health.consecutive_failures,

@@ -66,7 +66,7 @@ def test_a_preview_writes_nothing(path: Path) -> None:
 
 def test_no_edit_among_many_at_once_is_lost(path: Path) -> None:
     """Eight editors of eight keys: all eight changes are there."""
-    keys = {"explore": 0.01, "mirror": 0.2, "max_latency_ms": 9.0, "streaming": True}
+    keys = {"explore": 0.01, "mirror": 0.0, "max_latency_ms": 9.0, "streaming": True}
     keys |= {"policy": "random", "retry": {"attempts": 1}, "hedge": {"share": 0.0}, "state": {"keep": False}}
     failures: list[BaseException] = []
 

@@ -35,6 +35,11 @@ MEASURED = "targets:\n  - {name: a, model: m, measured_latency: ["
         ("a: 1\nb: !!bool maybe\n", r"f:2: tags"),
         ("a: 1\nb: !!int ''\n", r"f:2: tags"),
         ("%TAG ! tag:yaml.org,2002:\n---\na: !timestamp soon\n", r"f:3: tags"),
+        ("a: 1\nlimit: 010\n", "f:2: YAML reads 010 in base 8 or 60"),
+        ("a: 1\nwait: 1:30\n", "f:2: YAML reads 1:30 in base 8 or 60"),
+        ("a: 1\nwait: 1:30.5\n", "f:2: YAML reads"),
+        ("a: 1\non: true\n", "f:2: YAML does not read the key 'on' as text; put it in quotes"),
+        ("a: 1\n3: 4\n", "f:2: YAML does not read the key '3' as text"),
         ("a: 1" + ":1" * 100_000, "f:1: a number has more than 64 characters"),
         ("a: 1" + ":1" * 200 + ".5", "f:1: a number has more than 64 characters"),
         ("? [a]\n: 1\n", "f:1: keys must be plain text"),
@@ -117,6 +122,13 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         ("targets:\n  - name: a\n    model: ../../etc\n", "f:3: targets.0.model"),
         ("targets:\n  - name: a\n    model: m\n    backend: npu\n", "f:4: targets.0.backend.*unknown backend 'npu'"),
         ("targets:\n  - {name: a, model: m}\n  - {name: a, model: n}\n", "target name 'a' stands twice"),
+        (
+            TARGET + "health:\n  first_pause_s: 60\n  longest_pause_s: 1\n",
+            r"f:3: health: first_pause_s \(60\) is longer",
+        ),
+        (TARGET + "streaming: true\nmirror: 0.01\n", "mirror does nothing where streaming is true"),
+        (TARGET + "streaming: true\nhedge: {share: 0.1}\n", "hedge.share does nothing where streaming is true"),
+        (TARGET + "streaming: true\nmerge: {calls_in_flight: 2}\n", "merge does nothing where streaming is true"),
         (TARGET + "explore: 0.5\n", "f:3: explore"),
         (TARGET + "explore: .nan\n", "f:3: explore"),
         (TARGET + "streaming: 1\n", "f:3: streaming"),
@@ -172,6 +184,13 @@ def test_an_unreadable_file_says_so(tmp_path: Path) -> None:
         return
     with pytest.raises(ConfigError, match="Permission denied"):
         load_router_config(path)
+
+
+def test_what_is_switched_off_may_be_said_of_streams() -> None:
+    """A file may say that streams are neither copied, hedged nor merged; and 0, 0.5 and 0x10 are plain numbers."""
+    text = TARGET + "streaming: true\nmirror: 0\nhedge: {share: 0}\nmerge: {enabled: false}\n"
+    assert validate_router_config(parse_yaml(text, source="f")).streaming
+    assert parse_yaml("[0, -0, 0.5, 00.5, 0x10, 10]", source="f").data == [0, 0, 0.5, 0.5, 16, 10]
 
 
 def test_a_quoted_merge_sign_is_an_ordinary_key() -> None:

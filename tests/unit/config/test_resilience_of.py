@@ -58,11 +58,6 @@ def test_every_setting_arrives() -> None:
     )
 
 
-def test_a_stream_is_not_hedged() -> None:
-    """What has been sent cannot be taken back."""
-    assert not resilience_of(config(streaming=True, mirror=0.0, hedge={"share": 0.1})).hedges
-
-
 def test_max_in_flight_bounds_a_target() -> None:
     """Beyond it requests go elsewhere; where it alone is allowed to serve, they wait."""
     subject = engine(cap=1)
