@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from triton_router.errors import RequestError, UnsupportedError
@@ -29,7 +28,7 @@ class RegisteredModel:
 
     Args:
         name: The model.
-        characteristics: What is known of it.
+        characteristics: What is known of it, checked, and its own.
         backends: Where it may run.
         routing: Policy and rules in force for it.
         history: How many of its latest answers count for quantiles.
@@ -50,9 +49,7 @@ class RegisteredModel:
         rng: Callable[[], float],
     ) -> None:
         self.name = name
-        self.profile = ModelProfile(
-            name, replace(characteristics, parameter_count=int(characteristics.parameter_count))
-        )
+        self.profile = ModelProfile(name, characteristics)
         found = {backend: ineligible(characteristics, CAPABILITIES[backend]) for backend in backends}
         barred = {str(backend): reason for backend, reason in found.items() if reason}
         if len(barred) == len(backends):

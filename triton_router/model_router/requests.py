@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import TYPE_CHECKING
 
-from triton_router.errors import RequestError
+from triton_router.errors import InvalidInputError, RequestError
 from triton_router.model_router.names import backend_of
 from triton_router.routing.types import OptimizationGoal, RoutingContext
+
+if TYPE_CHECKING:
+    from triton_router.routing.characteristics import ModelCharacteristics
 
 _BOUNDS = ("work", "max_latency_ms", "min_throughput", "max_memory_mb", "max_power_w")
 _LARGEST = 1e300
@@ -22,8 +26,10 @@ def checked(context: RoutingContext) -> RoutingContext:
         InvalidInputError: A backend is unknown.
     """
     # Compared, not converted: a whole number may be too large for a float.
-    if not 1 <= context.batch_size <= _LARGEST:
-        raise RequestError(f"batch_size cannot be {context.batch_size}", hint="give the number of rows, 1 or more")
+    if not (1 <= context.batch_size <= _LARGEST and context.batch_size == int(context.batch_size)):
+        raise RequestError(
+            f"batch_size cannot be {context.batch_size}", hint="give the number of rows, a whole one from 1 on"
+        )
     for name in _BOUNDS:
         value = getattr(context, name)
         if not 0.0 <= value <= _LARGEST:
@@ -53,3 +59,24 @@ def _goal(goal: OptimizationGoal | str) -> OptimizationGoal:
     except ValueError as error:
         known = ", ".join(OptimizationGoal.__members__)
         raise RequestError(f"unknown optimization goal {goal!r}", hint=f"use one of {known}") from error
+
+
+_STATED = ("parameter_count", "flop_count", "memory_footprint_bytes", "quantization_bits")
+
+
+def checked_characteristics(model_name: str, stated: ModelCharacteristics) -> ModelCharacteristics:
+    """Return a copy of what is known of a model, with whole numbers of parameters.
+
+    Raises:
+        InvalidInputError: A figure is negative or not a number, or it is of another model.
+    """
+    if stated.model_name not in {"", model_name}:
+        raise InvalidInputError(
+            f"the characteristics are of model {stated.model_name!r}, not of {model_name!r}",
+            hint="register it under that name, or leave model_name empty",
+        )
+    for name in _STATED:
+        value = getattr(stated, name)
+        if not 0 <= value <= _LARGEST:
+            raise InvalidInputError(f"{name} cannot be {value}", hint="give a positive number, or 0 if it is unknown")
+    return replace(stated, parameter_count=int(stated.parameter_count))

@@ -22,7 +22,7 @@ from triton_router.model_router.model_profile import check_execution
 from triton_router.model_router.names import backend_of
 from triton_router.model_router.policies import policy_of
 from triton_router.model_router.registered_model import RegisteredModel
-from triton_router.model_router.requests import checked
+from triton_router.model_router.requests import checked, checked_characteristics
 from triton_router.routing.types import OptimizationGoal, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -108,15 +108,17 @@ class ModelRouter:
             characteristics: What is known of it, copied.
 
         Raises:
-            InvalidInputError: The router has not been initialized, or a figure is negative or not a number.
+            InvalidInputError: The router has not been initialized, or a figure is negative or not a number, or the
+                characteristics are of a model of another name.
             UnsupportedError: No backend can run it.
         """
         with self._lock:
             if not self._backends:
                 raise InvalidInputError("the router knows no backends", hint="call initialize([...]) first")
+            known = checked_characteristics(model_name, characteristics)
             model = RegisteredModel(
                 model_name,
-                characteristics,
+                known,
                 self._backends,
                 self._routing_of(model_name),
                 history=self._settings.router_config.profile_history_size,
@@ -238,9 +240,13 @@ class ModelRouter:
                 model's requests do.
 
         Raises:
-            InvalidInputError: The fraction is not from 0 to 1, or the assignment is unknown.
+            InvalidInputError: The fraction is not from 0 to 1, the assignment is unknown, or there is no id.
             ConfigError: No policy has that name.
         """
+        if not experiment_id:
+            raise InvalidInputError(
+                f"experiment_id cannot be {experiment_id!r}", hint="give it a name, such as 'new_algorithm_v2'"
+            )
         if not 0.0 <= treatment_fraction <= 1.0:
             raise InvalidInputError(
                 f"treatment_fraction cannot be {treatment_fraction}", hint="give a share: 0.1 for 10% of the requests"

@@ -341,3 +341,38 @@ def test_a_bound_that_the_only_backend_breaks_is_not_said_to_be_met() -> None:
     assert served(router, 50.0, bounded).meets_latency_bound is False
     assert served(router, 50.0, replace(bounded, max_latency_ms=500.0)).meets_latency_bound is True
     assert served(router, 50.0).meets_latency_bound is True
+
+
+@pytest.mark.parametrize(
+    ("stated", "complaint"),
+    [
+        ({"parameter_count": -1}, "parameter_count cannot be -1"),
+        ({"parameter_count": float("nan")}, "parameter_count cannot be nan"),
+        ({"flop_count": float("inf")}, "flop_count cannot be inf"),
+        ({"memory_footprint_bytes": -5}, "memory_footprint_bytes cannot be -5"),
+        ({"model_name": "bert"}, "of model 'bert', not of 'resnet50'"),
+    ],
+)
+def test_a_model_that_cannot_be_is_not_registered(stated: dict[str, Any], complaint: str) -> None:
+    """Impossible figures, and figures of another model, are refused with what to do; nothing is registered."""
+    router = ModelRouter().initialize(["cpu"])
+    with pytest.raises(InvalidInputError, match=complaint) as refused:
+        router.register_model("resnet50", ModelCharacteristics(**stated))
+    assert refused.value.hint
+    with pytest.raises(NotFoundError):
+        router.route_request("resnet50", RoutingContext())
+
+
+def test_rows_are_whole() -> None:
+    """Two rows and a half are no request."""
+    router = ModelRouter().initialize(["cpu"])
+    router.register_model("resnet50", ModelCharacteristics())
+    with pytest.raises(RequestError, match="batch_size"):
+        router.route_request("resnet50", RoutingContext(batch_size=2.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", None])
+def test_an_experiment_has_a_name(name: Any) -> None:
+    """Without one nobody could end it, nor find its counts."""
+    with pytest.raises(InvalidInputError, match="experiment_id"):
+        ModelRouter().enable_ab_testing(name, "latency", "cost", 0.1)
