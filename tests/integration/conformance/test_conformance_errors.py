@@ -66,6 +66,25 @@ def test_refusals_of_the_server_are_the_same(both: Both, build: Any, options: di
         assert through == direct
 
 
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        pytest.param(1, {}, id="no correlation id"),
+        pytest.param(1, {"sequence_id": 91}, id="never started"),
+        pytest.param(1, {"sequence_id": "a-name"}, id="never started, by name"),
+        pytest.param(2, {"sequence_id": 92, "sequence_start": True}, id="two rows"),
+    ],
+)
+def test_a_sequence_that_breaks_its_protocol_is_refused_alike(both: Both, rows: int, options: dict[str, Any]) -> None:
+    """The client's mistake is the client's behind a router too, and counts against no target."""
+    for ask in (both.over_grpc, both.over_http):
+        direct, through = ask("sequence", tensor("X", "INT32", np.ones((rows, 1), np.int32)), **options)
+        assert direct.outputs is None
+        assert through == direct
+    status = next(status for status in read_statuses(both.server.pid) if status["model"] == "routed-sequence")
+    assert [target["failed"] for target in status["targets"]] == [0]
+
+
 @pytest.mark.parametrize("code", ["UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED"])
 def test_error_of_the_target(both: Both, code: str) -> None:
     """A target's own error arrives with its message; servers before 25.04 carry no code through BLS but INTERNAL."""
