@@ -213,6 +213,15 @@ def test_a_version_of_a_model_that_is_not_loaded(server: TritonServer, models: M
     assert _answer(server, "cold") == 1
 
 
+def test_a_version_that_is_not_there_leaves_a_model_unloaded(models: Models) -> None:
+    """A model that was not loaded is not loaded afterwards either, and the refusal says so."""
+    models("unload", "cold")
+    models("load", "cold", "--version", "9", code=1)
+    assert "has no version 9" in models.err
+    assert "it is not loaded, as before" in models.err
+    assert models.ready("cold") == []
+
+
 def test_several_versions_answer_under_their_own_address(server: TritonServer, models: Models) -> None:
     """``--version 1,3`` serves both: what version-based canaries need."""
     models("load", "numbers", "--version", "1,3")

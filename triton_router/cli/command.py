@@ -8,6 +8,8 @@ so that ``--help`` is quick.
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 from typing import Protocol
 
 
@@ -42,7 +44,13 @@ def add_parser(
     return subparsers.add_parser(
         name,
         help=summary,
-        description=description or f"{summary[:1].upper()}{summary[1:]}.",
+        description=_filled(description or f"{summary[:1].upper()}{summary[1:]}."),
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _filled(text: str) -> str:
+    """Break paragraphs into lines as argparse breaks what it says of options; it would break examples, too."""
+    width = shutil.get_terminal_size().columns - 2
+    return "\n\n".join(textwrap.fill(paragraph, width) for paragraph in text.split("\n\n"))

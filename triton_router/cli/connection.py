@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from triton_router.cli.arguments import seconds, server_url
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -18,7 +20,9 @@ DEFAULT_URL = "http://localhost:8000"
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where the server is and what opens its API."""
-    parser.add_argument("--url", default=DEFAULT_URL, help="Triton's HTTP address (default: %(default)s)")
+    parser.add_argument(
+        "--url", type=server_url, default=DEFAULT_URL, help="Triton's HTTP address (default: %(default)s)"
+    )
     parser.add_argument(
         "--api-key",
         metavar="KEY",
@@ -33,7 +37,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
         help="sent with every request, for a server with an --http-restricted-api of its own; may be repeated",
     )
     parser.add_argument(
-        "--timeout", type=float, default=900.0, metavar="S", help="longest wait for an answer (default: %(default)s)"
+        "--timeout", type=seconds, default=900.0, metavar="S", help="longest wait for an answer (default: %(default)s)"
     )
 
 

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import positive, seconds, server_url
 from triton_router.cli.command import Subparsers, add_parser
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ def register(subparsers: Subparsers) -> None:
         examples=_EXAMPLES,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--url", metavar="URL", help="the server with this HTTP address (default: the only one)")
-    which.add_argument("--pid", type=int, help="the process id of 'serve', 'watch', or their tritonserver")
+    which.add_argument(
+        "--url", type=server_url, metavar="URL", help="the server with this HTTP address (default: the only one)"
+    )
+    which.add_argument("--pid", type=positive, help="the process id of 'serve', 'watch', or their tritonserver")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="S", help="longest wait for its end (default: %(default)s)"
+        "--timeout", type=seconds, default=120.0, metavar="S", help="longest wait for its end (default: %(default)s)"
     )
     parser.add_argument("--no-wait", action="store_true", help="begin, and wait for nothing")
     parser.set_defaults(func=run)

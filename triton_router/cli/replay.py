@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import positive, share
 from triton_router.cli.command import Subparsers, add_parser
 from triton_router.config.printable import printable
-from triton_router.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import argparse
@@ -53,8 +53,8 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--policy", action="append", required=True, metavar="NAME", help="the policy in question; may be repeated"
     )
-    parser.add_argument("--explore", type=float, default=0.0, metavar="X", help="share it explores with (default: 0)")
-    parser.add_argument("--limit", type=int, metavar="N", help="most decisions to read (default: 200000)")
+    parser.add_argument("--explore", type=share, default=0.0, metavar="X", help="share it explores with (default: 0)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="most decisions to read (default: 200000)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run)
 
@@ -66,10 +66,6 @@ def run(args: argparse.Namespace) -> int:
     from triton_router.telemetry.decision_reading import MOST_RECORDS, read_decision_log
 
     limit = MOST_RECORDS if args.limit is None else args.limit
-    if limit < 1:
-        raise InvalidInputError(f"--limit cannot be {limit}", hint="read at least one decision")
-    if not 0.0 <= args.explore <= 1.0:
-        raise InvalidInputError(f"--explore cannot be {args.explore}", hint="it is a share, 0 to 1")
     policies = [policy_named(name) for name in dict.fromkeys(args.policy)]
     trace = read_decision_log(args.log, limit=limit)
     for text in trace.notes:

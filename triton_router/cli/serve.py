@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import port, port_or_any, seconds
 from triton_router.cli.command import Subparsers, add_parser
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ def register(subparsers: Subparsers) -> None:
     )
     # The default stands in serving.launcher.options, which is not imported before a command runs.
     parser.add_argument("--address", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
-    parser.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: %(default)s")
-    parser.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: %(default)s")
-    parser.add_argument("--metrics-port", type=int, default=8002, metavar="PORT", help="default: %(default)s")
+    parser.add_argument("--http-port", type=port, default=8000, metavar="PORT", help="default: %(default)s")
+    parser.add_argument("--grpc-port", type=port, default=8001, metavar="PORT", help="default: %(default)s")
+    parser.add_argument("--metrics-port", type=port, default=8002, metavar="PORT", help="default: %(default)s")
     parser.add_argument(
         "--tritonserver", type=Path, metavar="PATH", help="this server: its program or installation directory"
     )
@@ -89,20 +90,20 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--health-port",
-        type=int,
+        type=port_or_any,
         metavar="PORT",
         help="serve GET /ready, /ready/MODEL, /live and /metrics there, for load balancers and probes; 0 for any port",
     )
     parser.add_argument(
         "--drain-grace",
-        type=_seconds,
+        type=seconds,
         default=1.0,
         metavar="S",
         help="on SIGTERM: seconds between saying that it is not ready and closing (default: %(default)s)",
     )
     parser.add_argument(
         "--drain-timeout",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         metavar="S",
         help="then: seconds until it closes although requests are under way, and until it cuts them after that "
@@ -135,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             http_port=args.http_port,
             grpc_port=args.grpc_port,
             metrics_port=args.metrics_port,
+            health_port=args.health_port,
             tritonserver=args.tritonserver,
             state=_state(args),
             api_key=None if args.open_api else _key(),
@@ -225,13 +227,6 @@ def _key() -> str:
     from triton_router.serving.launcher.restricted import chosen_key
 
     return chosen_key(os.environ)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 86_400:
-        raise ValueError(text)
-    return seconds
 
 
 def _log(line: bytes) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import positive
 from triton_router.cli.command import Subparsers, add_parser
 from triton_router.errors import InvalidInputError
 
@@ -46,7 +47,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--list", action="store_true", help="list the built-in scenarios and the policies")
     parser.add_argument("--scenario", default="single", metavar="NAME|FILE", help="what to simulate (default: single)")
     parser.add_argument("--policies", metavar="A,B", help="what to compare (default: as the scenario says, or all)")
-    parser.add_argument("--requests", type=int, metavar="N", help="how many (default: as the scenario says)")
+    parser.add_argument("--requests", type=positive, metavar="N", help="how many (default: as the scenario says)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of every random number (default: 1)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a picture, .png or .svg")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the decisions of one policy as a decision log")
@@ -63,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
         return _list(as_json=args.json)
     scenario = load_scenario(args.scenario)
     policies = _policies(args.policies, scenario)
-    if args.requests is not None and args.requests < 1:
-        raise InvalidInputError(f"--requests cannot be {args.requests}", hint="simulate at least one request")
     if args.log and len(policies) != 1:
         raise InvalidInputError("--log writes the decisions of one policy", hint="name it: --policies latency")
     if args.plot:

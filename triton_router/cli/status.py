@@ -98,6 +98,9 @@ def remarks(status: dict[str, Any]) -> list[str]:
         lines.append(f"kept in {state['directory']}")
     if state is not None:
         lines += [f"state: {remark}" for remark in state["remarks"]]
+    log = status["decision_log"]
+    if log is not None and log["problem"]:
+        lines.append(f"decision log {log['file']}: {log['problem']} ({log['dropped']} records dropped)")
     lines += _trials(status)
     lines += _parity(status)
     lines += [f"power of {backend}: {meter}" for backend, meter in status["power"].items()]
@@ -127,7 +130,7 @@ def _parity(status: dict[str, Any]) -> list[str]:
     if parity is None:
         return []
     lines = [f"answers are not compared: {parity['why_off']}"] if parity["why_off"] else []
-    lines += [f"verdicts on answers: {parity['problem']}"] if parity["problem"] else []
+    lines += [parity["problem"]] if parity["problem"] else []
     for name, found in parity["targets"].items():
         if found["differed"]:
             compared = found["agreed"] + found["differed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import port_or_any, positive, seconds, server_url
 from triton_router.cli.command import Subparsers, add_parser
 from triton_router.cli.connection import header
 
@@ -34,8 +35,10 @@ def register(subparsers: Subparsers) -> None:
         description=_DESCRIPTION,
         examples=_EXAMPLES,
     )
-    parser.add_argument("--url", default=DEFAULT_URL, help="Triton's HTTP address (default: %(default)s)")
-    parser.add_argument("--pid", type=int, help="process id of tritonserver (default: whose port that is)")
+    parser.add_argument(
+        "--url", type=server_url, default=DEFAULT_URL, help="Triton's HTTP address (default: %(default)s)"
+    )
+    parser.add_argument("--pid", type=positive, help="process id of tritonserver (default: whose port that is)")
     parser.add_argument(
         "--header",
         action="append",
@@ -47,18 +50,21 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--no-repair", action="store_true", help="report only")
     parser.add_argument("--address", default="127.0.0.1", help="interface of --health-port (default: %(default)s)")
     parser.add_argument(
-        "--health-port", type=int, metavar="PORT", help="serve GET /ready, /ready/MODEL, /live and /metrics there"
+        "--health-port",
+        type=port_or_any,
+        metavar="PORT",
+        help="serve GET /ready, /ready/MODEL, /live and /metrics there",
     )
     parser.add_argument(
         "--drain-grace",
-        type=float,
+        type=seconds,
         default=1.0,
         metavar="S",
         help="on 'triton-router drain': seconds between saying that it is not ready and SIGTERM (default: %(default)s)",
     )
     parser.add_argument(
         "--drain-timeout",
-        type=float,
+        type=seconds,
         default=30.0,
         metavar="S",
         help="then: seconds until SIGTERM although requests are under way (default: %(default)s)",

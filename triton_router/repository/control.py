@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
-from triton_router.errors import InvalidInputError, NotFoundError, UnavailableError
+from triton_router.errors import InvalidInputError, NotFoundError, TritonRouterError, UnavailableError
 from triton_router.repository.control_errors import explain, short_reason
 
 if TYPE_CHECKING:
@@ -147,21 +147,30 @@ class ModelControl:
         override stays until the model is unloaded or its files change and it is loaded again.
 
         Raises:
-            NotFoundError: A version is not in the repository; what was served before is served still.
+            NotFoundError: A version is not in the repository; what was served before is served still, and a model
+                that was not loaded is not loaded.
         """
-        loaded_before = bool(self.ready_versions(model))
-        if not loaded_before:
-            self.load(model)
+        if self.ready_versions(model):
+            return self._choose_versions(model, choice, was_loaded=True)
+        self.load(model)
+        try:
+            return self._choose_versions(model, choice, was_loaded=False)
+        except TritonRouterError:
+            self.unload(model, dependents=True)
+            raise
+
+    def _choose_versions(self, model: str, choice: VersionChoice, *, was_loaded: bool) -> tuple[int, ...]:
         former = self.config(model)
         wanted = () if isinstance(choice, str) else tuple(sorted(set(choice)))
         try:
             self._override(model, former | {"version_policy": _policy(choice)})
         except NotFoundError as error:
-            raise self._missing(model, wanted) from error
+            raise self._missing(model, wanted, was_loaded=was_loaded) from error
         ready = self.ready_versions(model)
         if not set(wanted) <= set(ready):
             self._override(model, former)
-            raise self._missing(model, tuple(version for version in wanted if version not in ready))
+            absent = tuple(version for version in wanted if version not in ready)
+            raise self._missing(model, absent, was_loaded=was_loaded)
         return ready
 
     def unload(self, *models: str, dependents: bool = False) -> tuple[str, ...]:
@@ -211,11 +220,11 @@ class ModelControl:
             with self._errors(model):
                 self._client.load_model(model, headers=self._headers, config=json.dumps(config))
 
-    def _missing(self, model: str, versions: tuple[int, ...]) -> NotFoundError:
+    def _missing(self, model: str, versions: tuple[int, ...], *, was_loaded: bool) -> NotFoundError:
         names = ", ".join(str(version) for version in versions) or "any"
+        rest = f"it still serves {_join(self.ready_versions(model))}" if was_loaded else "it is not loaded, as before"
         return NotFoundError(
-            f"model {model!r} has no version {names} in the repository of the server at {self.url}; "
-            f"it still serves {_join(self.ready_versions(model))}",
+            f"model {model!r} has no version {names} in the repository of the server at {self.url}; {rest}",
             hint=f"a version is a directory {model}/{versions[0] if versions else 1}/ with the model's files",
         )
 

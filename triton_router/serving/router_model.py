@@ -224,6 +224,7 @@ class TritonPythonModel:
             "rollout": self._trials.rollout(),
             "experiment": self._trials.experiment(),
             "trials": self._trials.status(),
+            "decision_log": self._log.report() if self._log else None,
         }
 
 

@@ -154,6 +154,20 @@ class TrialsStatus(_Part):
     remarks: list[str] = []
 
 
+class DecisionLogStatus(_Part):
+    """How the decision log is written.
+
+    Attributes:
+        written, dropped: Records so far.
+        problem: Why it cannot be written now; "" if it can.
+    """
+
+    file: str
+    written: int
+    dropped: int
+    problem: str
+
+
 class ComparedStatus(_Part):
     """What comparisons have found of one target.
 
@@ -215,3 +229,4 @@ class ModelStatus(_Part):
     rollout: dict[str, Any] | None = None
     experiment: dict[str, Any] | None = None
     trials: TrialsStatus | None = None
+    decision_log: DecisionLogStatus | None = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = "triton_python_b"
 """The first 15 characters of the stub's name, which is what the kernel keeps."""
+_SERVER = "tritonserver"
+_SERVER_LIBRARY = "libtritonserver"
 _MODEL_FILE, _INSTANCE = 1, 8
 """Arguments of a stub."""
 _STATE, _PARENT, _STARTED, _EXIT_CODE = 0, 1, 19, -1
@@ -218,6 +220,18 @@ def runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not collected does not."""
     found = _stat(str(pid))
     return found is not None and found[1][_STATE] not in _ENDED
+
+
+def is_tritonserver(pid: int) -> bool:
+    """Whether a process is a server: by its program's name, or by the library in a program that has it in itself."""
+    directory = Path("/proc", str(pid))
+    try:
+        if (directory / "comm").read_text().startswith(_SERVER):
+            return True
+        with (directory / "maps").open() as maps:
+            return any(_SERVER_LIBRARY in line for line in maps)
+    except OSError:  # it has ended, or is another user's and called otherwise
+        return False
 
 
 def is_stopped(pid: int) -> bool:

@@ -72,6 +72,7 @@ class DecisionLog:
         self._dropped = 0
         self._written = 0
         self._said = False
+        self._problem = ""
         self._said_dropped = 0
         self._failing_since = inf
         self._retry_at = 0.0
@@ -108,6 +109,15 @@ class DecisionLog:
     def counts(self) -> LogCounts:
         """Records written and dropped since the start."""
         return LogCounts(self._written, self._dropped)
+
+    def report(self) -> dict[str, object]:
+        """Return how writing goes, in JSON's types, as ``triton-router status`` shows it."""
+        return {
+            "file": str(self._file.path),
+            "written": self._written,
+            "dropped": self._dropped,
+            "problem": self._problem,
+        }
 
     def _lose(self, records: int) -> None:
         with self._lock:
@@ -152,6 +162,7 @@ class DecisionLog:
 
     def _succeeded(self, batch: Sequence[tuple[RoutingDecision, Outcome, float] | str]) -> None:
         self._failing_since = inf
+        self._problem = ""
         self._written += sum(not isinstance(entry, str) for entry in batch)
         if self._said:
             self._said = False
@@ -166,9 +177,9 @@ class DecisionLog:
             return
         self._said = True
         self._said_dropped = self._dropped
-        why = "another process writes it" if is_held else error.strerror or error
+        self._problem = f"cannot be written: {'another process writes it' if is_held else error.strerror or error}"
         self._warn(
-            f"decision log of {self._model!r}: {self._file.path} cannot be written: {why}; "
+            f"decision log of {self._model!r}: {self._file.path} {self._problem}; "
             "serving goes on without it, and it is tried again"
         )
 

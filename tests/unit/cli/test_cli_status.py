@@ -165,7 +165,7 @@ def test_answers_that_differ_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     parity = {
         "reference": "b",
         "why_off": "nobody is right",
-        "problem": "disk full",
+        "problem": "verdicts on answers are not kept: disk full",
         "uncopied": 0,
         "targets": {"c": {**found, "differed": 3}, "d": {**found, "differed": 0}},
     }
@@ -180,4 +180,17 @@ def test_answers_that_differ_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     assert "answers of c: 3 of 100 that were compared differ" in text
     assert "answers of d" not in text
     assert "answers are not compared: nobody is right" in text
-    assert "verdicts on answers: disk full" in text
+    assert "verdicts on answers are not kept: disk full" in text.splitlines()  # once, without a heading that repeats it
+
+
+def test_a_decision_log_that_cannot_be_written_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the file, why, and how many records are missing."""
+    log = {"file": "/var/log/m.jsonl", "written": 0, "dropped": 7, "problem": "cannot be written: No such directory"}
+    served = StatusSocket(lambda: {"model": "m", "policy": "p", "targets": [], "decision_log": log})
+    served.start()
+    try:
+        assert main(["status", "m"]) == 0
+    finally:
+        served.close()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "decision log /var/log/m.jsonl: cannot be written: No such directory (7 records dropped)"

@@ -116,6 +116,12 @@ def test_serving_goes_on_where_the_file_cannot_be_written(tmp_path: Path) -> Non
     assert log.counts == (0, 1200)
     assert len(said) == 1
     assert "cannot be written" in said[0]
+    assert log.report() == {
+        "file": str(tmp_path / "missing" / "log"),
+        "written": 0,
+        "dropped": 1200,
+        "problem": "cannot be written: No such file or directory",
+    }
 
 
 def test_a_short_outage_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +138,7 @@ def test_a_short_outage_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     decided_lines = [json.loads(line) for line in lines_of(tmp_path / "later" / "log")[1:]]
     assert [each["latency_ms"] for each in decided_lines] == [1.0, 1.5]
     assert ["cannot be written" in said[0], "is written again" in said[1]] == [True, True]
+    assert log.report()["problem"] == ""
 
 
 def test_a_long_outage_keeps_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

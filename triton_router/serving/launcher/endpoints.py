@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from triton_router.errors import InvalidInputError
 from triton_router.serving.launcher.listeners import held_by_another
 from triton_router.serving.launcher.process import http_ready, port_answers, reachable
 from triton_router.serving.launcher.server_flags import last_value, parse_flags
 
 if TYPE_CHECKING:
     from triton_router.serving.launcher.options import ServeOptions
+
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,18 @@ class Endpoints:
 
 
 def endpoints_of(options: ServeOptions) -> Endpoints:
-    """Return where the server will listen."""
+    """Return where the server will listen.
+
+    Raises:
+        InvalidInputError: One of the user's own flags gives a port that is none.
+    """
     flags = parse_flags(options.extra)
 
     def endpoint(service: str, port: int, *, address: str = options.address) -> Endpoint | None:
         if (last_value(flags, f"allow-{service}") or "true").lower() in {"false", "0"}:
             return None
         place = last_value(flags, f"{service}-address") or address
-        return Endpoint(reachable(place), int(last_value(flags, f"{service}-port") or port))
+        return Endpoint(reachable(place), _port(f"{service}-port", last_value(flags, f"{service}-port") or str(port)))
 
     http = endpoint("http", options.http_port)
     http_address = last_value(flags, "http-address") or options.address
@@ -68,3 +75,9 @@ def endpoints_of(options: ServeOptions) -> Endpoints:
         # Metrics are served where HTTP is, unless they have an address of their own.
         metrics=endpoint("metrics", options.metrics_port, address=http_address),
     )
+
+
+def _port(flag: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_LAST_PORT)) and int(text) <= _LAST_PORT):
+        raise InvalidInputError(f"--{flag}={text} is not a port", hint=f"give a number from 0 to {_LAST_PORT}")
+    return int(text)

@@ -26,6 +26,7 @@ class ServeOptions:
         http_port: TCP port.
         grpc_port: TCP port.
         metrics_port: TCP port.
+        health_port: Where readiness is served; None for nowhere, 0 for any port.
         tritonserver: An executable or an installation directory to use instead of searching.
         state: Directory where what the routers learn is kept; None to keep nothing.
         api_key: What opens the APIs that change the server; None to leave them open to everybody.
@@ -40,6 +41,7 @@ class ServeOptions:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    health_port: int | None = None
     tritonserver: Path | None = None
     state: Path | None = None
     api_key: str | None = None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from triton_router.serving.capabilities import Capabilities, capabilities
 from triton_router.serving.launcher import backend_directory, command, python_runtime
-from triton_router.serving.launcher.endpoints import Endpoints, endpoints_of
+from triton_router.serving.launcher.endpoints import Endpoint, Endpoints, endpoints_of
 from triton_router.serving.launcher.find import Installation, find
 from triton_router.serving.launcher.models import ServedModel, closure, read_models
 from triton_router.serving.launcher.preflight import cycles, flags, host, repositories, signature
 from triton_router.serving.launcher.preflight import models as model_checks
+from triton_router.serving.launcher.process import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +78,7 @@ def plan(options: ServeOptions) -> LaunchPlan:
     instances = _python_instances(models, available)
     settings = _settings(models, instances)
     endpoints = endpoints_of(options)
+    health = None if options.health_port is None else Endpoint(reachable(options.address), options.health_port)
     findings = [
         *host.stub_python(installation, python),
         *host.numpy_version(python, server),
@@ -88,8 +90,10 @@ def plan(options: ServeOptions) -> LaunchPlan:
                 ("HTTP", "--http-port", endpoints.http),
                 ("gRPC", "--grpc-port", endpoints.grpc),
                 ("metrics", "--metrics-port", endpoints.metrics),
+                ("readiness", "--health-port", health),
             )
         ),
+        *host.addresses((endpoints.http, endpoints.grpc, endpoints.metrics, health)),
         *flags.header_patterns(options),
         *flags.exposure(options),
         *mistaken.values(),

@@ -20,7 +20,7 @@ from triton_router.serving.launcher.runtime_record import RuntimeRecord, recorde
 from triton_router.serving.launcher.sidecar import Sidecar
 from triton_router.serving.launcher.watchdog import Watchdog
 from triton_router.serving.server_health import ServerHealth
-from triton_router.serving.stub_processes import runs
+from triton_router.serving.stub_processes import is_tritonserver, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +52,8 @@ class Watched:
 
         Raises:
             InvalidInputError: It is no such address.
-            NotFoundError: No process of this user's listens there, or there is no process of that id.
+            NotFoundError: No process of this user's listens there, or there is no process of that id, or it is no
+                tritonserver.
         """
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme != "http" or not parts.hostname:
@@ -63,6 +64,11 @@ class Watched:
             raise NotFoundError(
                 f"no process of this user listens on port {port}" if pid is None else f"there is no process {pid}",
                 hint="run this on the server's machine, in its PID namespace and as its user; or give --pid",
+            )
+        if pid is not None and not is_tritonserver(pid):
+            raise NotFoundError(
+                f"process {pid} is no tritonserver",
+                hint="leave --pid out to have it found by the port of --url, or see 'pgrep -a tritonserver'",
             )
         return cls(found, "127.0.0.1" if parts.hostname == "localhost" else reachable(parts.hostname), port, headers)
 

@@ -117,6 +117,20 @@ def test_a_port_in_use_is_refused() -> None:
     assert ["given to both" in finding.what for finding in host.ports(twice)] == [True]
 
 
+@pytest.mark.parametrize("address", ["nosuchhost.invalid", "192.0.2.1", "2001:db8::1"])
+def test_an_address_that_is_not_this_machines_is_refused(address: str) -> None:
+    """A name that nothing knows, and an address of another machine: nothing could listen there. Said once."""
+    place = Endpoint(address, 8000)
+    found = host.addresses([place, Endpoint(address, 8001), None])
+    assert levels(found) == ["error"]
+    assert address in found[0].what
+
+
+def test_the_addresses_of_this_machine_pass() -> None:
+    """Loopback by number."""
+    assert host.addresses([Endpoint("127.0.0.1", 8000), None]) == []
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [("x-(route|tenant).*", []), ("(", ["error"]), (".*", ["warning"]), ("AUTHORIZATION", ["warning"])],

@@ -198,14 +198,39 @@ def ports(endpoints: Iterable[tuple[str, str, Endpoint | None]]) -> list[Finding
     return found
 
 
+def addresses(places: Iterable[Endpoint | None]) -> list[Finding]:
+    """Every address must be one of this machine's. Each is told of once."""
+    problems = {place.address: _why_not_ours(place.address) for place in places if place is not None}
+    return [
+        error(
+            f"nothing can listen on {address}: {problem}",
+            "it has to be an address of this machine, or a name that stands for one",
+            "pass --address 127.0.0.1, 0.0.0.0 for every interface, or the address of one of them",
+        )
+        for address, problem in problems.items()
+        if problem
+    ]
+
+
+def _why_not_ours(address: str) -> str:
+    """Return why no socket can be bound to an address; "" where one can, whatever the port."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with contextlib.closing(socket.socket(family, kind, protocol)) as probe:
+            probe.bind(place)
+    except (OSError, UnicodeError) as problem:  # the latter of names that could be none
+        return str(problem.strerror if isinstance(problem, OSError) else problem)
+    return ""
+
+
 def _in_use(place: Endpoint) -> bool:
     family = socket.AF_INET6 if ":" in place.address else socket.AF_INET
     with contextlib.closing(socket.socket(family)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((place.address, place.port))
-        except OSError as problem:
-            return problem.errno == errno.EADDRINUSE
+        except (OSError, UnicodeError) as problem:  # what is no address is `addresses` to tell
+            return isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
         return False
 
 
