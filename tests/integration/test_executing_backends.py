@@ -13,6 +13,8 @@ import pytest
 import tritonclient.grpc as client
 from tritonclient.utils import InferenceServerException
 
+from triton_router.serving.status_socket import read_statuses
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.triton, pytest.mark.build]
 
 LOADED = ("lookup", "lookup-native-name", "echo", "program")
+ROUTED = {"routed-lookup": "lookup-native-name", "routed-program": "program"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,13 @@ def server(start_triton: Callable[..., TritonServer], tmp_path_factory: pytest.T
         check=True,
         timeout=120,
     )
-    return start_triton(repository, control_mode="explicit", load_models=LOADED)
+    for name, target in ROUTED.items():
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text('backend: "router"\n')
+        # Measured, as after a build: who never answered and refuses everything is held to be misdeclared.
+        measured = "measured_latency: [{work: 1, latency_ms: 1.0}]"
+        (repository / name / "router.yaml").write_text(f"targets:\n- {{name: it, model: {target}, {measured}}}\n")
+    return start_triton(repository, control_mode="explicit", load_models=(*LOADED, *ROUTED))
 
 
 @pytest.fixture
@@ -139,6 +148,25 @@ def test_a_program_refuses_what_it_was_not_exported_for(triton: client.Inference
     results = together(triton, "program", [{"ids": bad, "scale": scale}, *[good] * 3])
     assert results[0].status() == "StatusCode.INVALID_ARGUMENT"
     assert [result.as_numpy("mean").tolist() for result in results[1:]] == [[[2.0, 3.0]]] * 3
+
+
+@pytest.mark.parametrize(
+    ("model", "bad"),
+    [
+        ("routed-lookup", {"ids": ids(99)}),
+        ("routed-program", {"ids": ids(0, 7), "scale": np.ones((1, 1), dtype=np.float32)}),
+    ],
+)
+def test_a_wrong_request_is_the_clients_mistake_through_a_router_too(
+    triton: client.InferenceServerClient, server: TritonServer, model: str, bad: dict[str, np.ndarray]
+) -> None:
+    """They get the target's own words and code, however many they are, and it is not held against the target."""
+    direct = together(triton, ROUTED[model], [bad] * 4)[0]
+    for failed in [*together(triton, model, [bad] * 4), *together(triton, model, [bad] * 4)]:
+        assert (failed.status(), failed.message()) == ("StatusCode.INVALID_ARGUMENT", direct.message())
+    (status,) = [status for status in read_statuses(server.pid) if status["model"] == model]
+    (target,) = status["targets"]
+    assert (target["refused"], target["failed"], target["why"]) == (8, 0, "")
 
 
 @pytest.mark.parametrize(

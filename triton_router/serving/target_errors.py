@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import re
 
+INVALID_ARGUMENT = "[invalid-argument]"
+"""Begins what a backend of this project says of a request that its model cannot take."""
+
 _PREFIX = re.compile(r"Model [^\n]{1,255}? - Error when running inference: ")
 """What BLS puts before an error that comes at once: that of a request the server did not give to the model."""
 
@@ -48,6 +51,7 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     ("INVALID_ARG", rf"{_REQUEST}inference request to model '[^']*' must specify .*"),
     ("INVALID_ARG", rf"{_REQUEST}inference request for sequence .* to model '[^']*' must specify the START flag .*"),
     ("INVALID_ARG", r"\[ONNXRuntimeError\] : 2 : INVALID_ARGUMENT : .*"),
+    ("INVALID_ARG", rf"{re.escape(INVALID_ARGUMENT)} model '[^']*': .*"),
 )
 _PATTERNS = tuple((code, re.compile(sentence, re.DOTALL)) for code, sentence in _SENTENCES)
 

@@ -186,6 +186,8 @@ def test_a_pool_that_can_start_no_thread_refuses_the_job(monkeypatch: pytest.Mon
         ),
         ("in ensemble 'e', [overloaded] [retry-after-ms=7] 4 requests are under way", "UNAVAILABLE"),
         ("[deadline-exceeded] no answer within 7 ms: target 'x' was asked 7 ms ago", "UNAVAILABLE"),
+        ("[invalid-argument] model 'm': the inputs do not fit the model: index 9 is out of range", "INVALID_ARG"),
+        ("model 'm': the inputs do not fit the model", "INTERNAL"),
         ("said: [overloaded] [retry-after-ms=7] no room", "INTERNAL"),
         ("the scheduler: inference request to model 'm' must specify batch-size 1", "INTERNAL"),
         ("CUDA out of memory", "INTERNAL"),

@@ -15,6 +15,7 @@ import numpy as np
 from triton_router.errors import InvalidInputError, TritonRouterError, mapping_of
 from triton_router.serving.backends.context import context_of
 from triton_router.serving.rows import batch_rows, groups, joined, separated
+from triton_router.serving.target_errors import INVALID_ARGUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +119,10 @@ class ExecutingModel:
         stub = self._stub
         if isinstance(answer, Exception):
             name = mapping_of(answer).triton if isinstance(answer, TritonRouterError) else "INTERNAL"
-            message = str(answer) or type(answer).__name__
-            error = stub.TritonError(f"model {self._context.name!r}: {message}", getattr(stub.TritonError, name))
+            message = f"model {self._context.name!r}: {str(answer) or type(answer).__name__}"
+            if name == "INVALID_ARG":  # through a routed model only the message arrives
+                message = f"{INVALID_ARGUMENT} {message}"
+            error = stub.TritonError(message, getattr(stub.TritonError, name))
             return stub.InferenceResponse(output_tensors=[], error=error)
         return stub.InferenceResponse([stub.Tensor(name, answer[name]) for name in wanted])
 
