@@ -20,7 +20,8 @@ _EXAMPLES = """\
   triton-router models unload minilm --targets --repository models
   triton-router models versions minilm-onnx-cpu --json
 
-load and unload need a server in explicit mode: triton-router serve --model-control-mode explicit"""
+load and unload work with 'triton-router serve' as it starts by default and with --model-control-mode explicit; not with
+--model-control-mode poll, nor with --open-api in the default mode"""
 
 
 def register(subparsers: Subparsers) -> None:

@@ -29,7 +29,7 @@ def refuse_unfollowable(before: RouterConfig, after: RouterConfig, source: str) 
         verb = "has" if len(changed) == 1 else "have"
         raise ConfigError(
             f"{source}: {' and '.join(changed)} {verb} changed, which a model that is serving cannot follow",
-            hint="reload the model (POST /v2/repository/models/MODEL/load), or undo that change",
+            hint="reload the model with 'triton-router models load MODEL', or undo that change",
         )
 
 

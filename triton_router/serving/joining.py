@@ -119,7 +119,7 @@ def compare(repository: Path, models: Sequence[str], config: dict[str, Any], *, 
         less = " and ".join(what for what, is_so in narrower.items() if is_so)
         raise ConfigError(
             f"target model {' and '.join(models)} has {less} than the routed model was loaded with",
-            hint="reload the model (POST /v2/repository/models/MODEL/load) to have it offer what all targets can",
+            hint="reload the model with 'triton-router models load MODEL' to have it offer what all targets can",
         )
 
 

@@ -9,8 +9,9 @@
 | `router_explain`        | `x-router-explain`        | true, to be told why; needs response parameters    |
 | `router_priority`       | `x-priority`              | -100 to 100, larger is more urgent; 0 by default   |
 
-Headers arrive as parameters where the server forwards them; their case does not matter. A parameter wins over a
-header. Both go on to the target as any other does, numbers with a point as text.
+`x-router-priority` is another name for `x-priority`. Headers arrive as parameters where the server forwards them; their
+case does not matter. A parameter wins over a header. Both go on to the target as any other does, numbers with a point
+as text.
 """
 
 from __future__ import annotations

@@ -71,5 +71,5 @@ def test_it_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     add(tmp_path, GOOD.replace("max_batch_size: 16", "max_batch_size: 4"))
     with pytest.raises(ConfigError, match="new has fewer rows in a request") as refused:
         refuse_unsuitable(tmp_path, ["new"], ["old"], ROUTED, streaming=False)
-    assert "reload the model" in refused.value.hint
+    assert "reload the model with 'triton-router models load MODEL'" in refused.value.hint
     assert "status 1" in refuse_unsuitable(tmp_path, ["new"], ["old"], {}, streaming=False)

@@ -135,7 +135,7 @@ def test_what_needs_a_reload_is_refused(key: str, text: str) -> None:
     """By name, and with what to do; everything else can be followed."""
     with pytest.raises(ConfigError, match=key) as refused:
         refuse_unfollowable(config(""), config(text), "router.yaml")
-    assert "reload the model" in refused.value.hint
+    assert "reload the model with 'triton-router models load MODEL'" in refused.value.hint
     assert key in NEED_RELOAD
     refuse_unfollowable(config(text), config(text + "\npolicy: random\nmerge: {enabled: false}"), "router.yaml")
 
