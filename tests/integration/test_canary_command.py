@@ -214,8 +214,13 @@ def test_a_version_from_start_to_finish(canary: Canary, repository: Path, client
     canary("promote", "routed")
     load.until_answered_by(2)
 
+    canary("finish", "routed")
+    assert "canary finish routed --unload" in canary.err
+    assert canary.ready("numbers") == (1, 2)
     canary("finish", "routed", "--unload")
     assert "numbers serves version 2 alone" in canary.err
+    canary("finish", "routed", "--unload")
+    assert "nothing to let go of" in canary.err
     assert canary.ready("numbers") == (2,)
     found = canary.settings("routed")
     assert [target["name"] for target in found["targets"]] == ["only-v2"]

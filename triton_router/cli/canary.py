@@ -20,7 +20,7 @@ _EXAMPLES = """\
   triton-router canary status minilm --repository models
   triton-router canary pause minilm --repository models        # and resume, set --weight 25
   triton-router canary promote minilm --repository models      # all requests; abort: none
-  triton-router canary finish minilm --repository models       # takes what lost out of router.yaml"""
+  triton-router canary finish minilm --repository models       # takes what lost out of router.yaml; --keep: nothing"""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -43,9 +43,13 @@ def register(subparsers: Subparsers) -> None:
     _add_action(actions, "pause", "keep the share as it is; the gate still watches")
     _add_action(actions, "resume", "go on with the steps")
     finish = _add_action(actions, "finish", "take the rollout, and the targets that lost, out of router.yaml")
-    finish.add_argument(
-        "--unload", action="store_true", help="and have the server let go of what nobody calls any more"
+    rest = finish.add_mutually_exclusive_group()
+    rest.add_argument(
+        "--unload",
+        action="store_true",
+        help="and have the server let go of what nobody calls any more; also after the rollout has ended",
     )
+    rest.add_argument("--keep", action="store_true", help="only the rollout: every target gets requests by the policy")
     add_connection_options(finish)
 
 

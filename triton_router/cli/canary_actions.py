@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from triton_router.cli import canary_report, output
 from triton_router.cli.canary import who
 from triton_router.cli.canary_start import start
-from triton_router.cli.canary_unload import let_go, superfluous
+from triton_router.cli.canary_unload import let_go, still_ready, superfluous
 from triton_router.cli.connection import connected
 from triton_router.cli.rollout_source import audit_entries, phase_of, rollout_reports
 from triton_router.cli.router_edit import apply
@@ -45,14 +45,15 @@ def set_share(args: argparse.Namespace) -> int:
     if not changes:
         raise InvalidInputError("nothing to set", hint="say --weight, --steps or --hold")
     _, rollout = _running(args)
+    share = canary_report.course(rollout.model_dump() | changes)
     # Somebody's promotion by hand would outweigh the share.
-    return _amend(args, {**changes, "outcome": None} if rollout.outcome else changes, "its share was set")
+    return _amend(args, {**changes, "outcome": None} if rollout.outcome else changes, f"now gets {share}")
 
 
 def pause(args: argparse.Namespace) -> int:
     """Keep the share as it is."""
     _running(args, but_not=ENDED)
-    return _amend(args, {"paused": True}, "paused: its share stays, and the gate still watches")
+    return _amend(args, {"paused": True}, "is paused: its share stays, and the gate still watches")
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -63,18 +64,18 @@ def resume(args: argparse.Namespace) -> int:
 
 def promote(args: argparse.Namespace) -> int:
     """Give the canary all requests."""
-    _rollout_of(args)
-    return _amend(args, {"outcome": "promote", "paused": None}, "promoted: the canary gets all requests")
+    return _decide(args, "promote", "is promoted: the canary gets all requests")
 
 
 def abort(args: argparse.Namespace) -> int:
     """Take all requests from the canary."""
-    _rollout_of(args)
-    return _amend(args, {"outcome": "abort", "paused": None}, "aborted: the canary gets no requests")
+    return _decide(args, "abort", "is aborted: the canary gets no requests")
 
 
 def finish(args: argparse.Namespace) -> int:
-    """Take out of router.yaml what the rollout has made superfluous."""
+    """Take out of router.yaml what the rollout has made superfluous, or with ``--keep`` the rollout alone."""
+    if args.unload and not args.dry_run and load_router_config(_path(args)).rollout is None:
+        return _unload_after(args)
     config, rollout = _rollout_of(args)
     phase = phase_of(args, rollout)
     if phase not in ENDED:
@@ -82,28 +83,31 @@ def finish(args: argparse.Namespace) -> int:
             f"the rollout {rollout.id!r} of {args.model!r} is {phase}", hint="promote it or abort it first"
         )
     removed: list[rollout_edits.Removed] = []
-    followed = apply(args, _path(args), lambda s: removed.append(rollout_edits.finish(s, promoted=phase == PROMOTED)))
+    lost = [] if args.keep else _lost(config, rollout, phase)
+    followed = apply(args, _path(args), lambda splice: removed.append(rollout_edits.finish(splice, lost)))
     if args.dry_run:
         return 0
-    names = [target["name"] for target in removed[-1].targets]
+    kept = [target for target in config.targets if target.name not in lost]
+    names = [target.name for target in kept]
     if removed[-1].reference:
         output.note("note: parity.reference was one of them and is gone: see docs/router-yaml.md for what it is now")
-    done = {"phase": phase, "removed": names, "followed": followed}
-    _say(args, done, f"rollout {rollout.id} of {args.model} has ended ({phase}); taken out: {', '.join(names)}")
-    left = superfluous(args.repository, args.model, config, removed[-1].targets)
+    what = f"taken out: {', '.join(lost)}" if lost else f"the policy chooses among all targets: {', '.join(names)}"
+    done = {"phase": phase, "removed": lost, "kept": names, "followed": followed}
+    _say(args, done, f"rollout {rollout.id} of {args.model} has ended ({phase}); {what}")
+    left = superfluous(args.repository, args.model, kept, [target["model"] for target in removed[-1].targets])
     if args.unload and left:
         with connected(args) as control:
             for line in let_go(control, args.repository, left):
                 output.note(line)
     elif not args.unload:
-        for line in canary_report.still_loaded(left):
+        for line in canary_report.still_loaded(args.model, args.repository, left):
             output.hint(line)
     return 0
 
 
 def status(args: argparse.Namespace) -> int:
     """Print how a rollout stands."""
-    _, rollout = _rollout_of(args)
+    config, rollout = _rollout_of(args)
     state = canary_report.State(
         args.model, rollout, phase_of(args, rollout), rollout_reports(args, rollout), audit_entries(args, rollout)
     )
@@ -111,7 +115,39 @@ def status(args: argparse.Namespace) -> int:
         output.print_json(canary_report.as_json(state))
     else:
         canary_report.print_status(state)
+        if state.phase in ENDED:
+            output.hint(canary_report.how_to_end(args.model, args.repository, _lost(config, rollout, state.phase)))
     return 0
+
+
+def _unload_after(args: argparse.Namespace) -> int:
+    """Let go of what an earlier rollout has left loaded, of the models that are called still."""
+    targets = load_router_config(_path(args)).targets
+    left = superfluous(args.repository, args.model, targets, [target.model for target in targets])
+    with connected(args) as control:
+        done = let_go(control, args.repository, still_ready(control, left))
+    for line in done or [f"nothing to let go of: no version is loaded that {args.model} has no use for"]:
+        output.note(line)
+    if args.json:
+        output.print_json({"model": args.model, "removed": [], "done": done})
+    return 0
+
+
+def _lost(config: RouterConfig, rollout: RolloutConfig, phase: str) -> list[str]:
+    """Return who gets no requests once a rollout has ended: the stable targets after a promotion, else the canary."""
+    shadow = {config.shadow.target} if config.shadow else set[str]()
+    asked = [target.name for target in config.targets if target.name not in shadow]
+    return [name for name in asked if (name in rollout.canary) != (phase == PROMOTED)]
+
+
+def _decide(args: argparse.Namespace, outcome: str, what: str) -> int:
+    """Have a rollout end by hand, and say what to do about it then."""
+    config, rollout = _rollout_of(args)
+    code = _amend(args, {"outcome": outcome, "paused": None}, what)
+    if not args.dry_run:
+        lost = _lost(config, rollout, PROMOTED if outcome == "promote" else ROLLED_BACK)
+        output.hint(canary_report.how_to_end(args.model, args.repository, lost))
+    return code
 
 
 def _amend(args: argparse.Namespace, changes: dict[str, Any], what: str) -> int:

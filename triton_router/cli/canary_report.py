@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,7 @@ from triton_router.config.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from triton_router.cli.rollout_source import Observed
     from triton_router.config.rollout_settings import RolloutConfig
@@ -41,28 +43,53 @@ class State(NamedTuple):
 def begun(model: str, done: dict[str, Any]) -> str:
     """Return in words what a start has done."""
     rollout = done["rollout"]
-    share = f"{rollout['weight']}%" if "weight" in rollout else " -> ".join(f"{step}%" for step in rollout["steps"])
-    hold = "" if "weight" in rollout else f", {lasting(rollout['hold_s'])} each"
     pinned = "".join(f"; {name} is pinned to version {version}" for name, version in done.get("pinned", {}).items())
-    return f"rollout {rollout['id']} of {model} begins: {', '.join(rollout['canary'])} gets {share}{hold}{pinned}"
+    return f"rollout {rollout['id']} of {model} begins: {', '.join(rollout['canary'])} gets {course(rollout)}{pinned}"
 
 
-def still_loaded(left: Mapping[str, Sequence[int]]) -> list[str]:
+def course(rollout: Mapping[str, Any]) -> str:
+    """Return in words what share a canary gets, or what shares one after the other."""
+    if rollout.get("weight") is not None:
+        return f"{rollout['weight']:g}% of the requests"
+    return (
+        f"{' -> '.join(f'{step:g}%' for step in rollout['steps'])} of the requests, {lasting(rollout['hold_s'])} each"
+    )
+
+
+def how_to_end(model: str, repository: Path, lost: Sequence[str]) -> str:
+    """Return what ends a rollout that has been decided.
+
+    Args:
+        model: The routed model.
+        repository: The model repository.
+        lost: Names of the targets that get no requests any more.
+    """
+    them, verb = ("it", "stays") if len(lost) == 1 else ("they", "stay")
+    return (
+        f"'{_finish(model, repository)}' takes {', '.join(lost)} out of router.yaml; with --keep {them} {verb}, "
+        "and the policy chooses among all targets again"
+    )
+
+
+def _finish(model: str, repository: Path, option: str = "") -> str:
+    return f"triton-router canary finish {model} {option}--repository {shlex.quote(str(repository))}"
+
+
+def still_loaded(model: str, repository: Path, left: Mapping[str, Sequence[int]]) -> list[str]:
     """Return what to do about what no target calls any more and stays in memory.
 
     Args:
+        model: The routed model.
+        repository: The model repository.
         left: Versions that are called still, by model.
     """
     lines: list[str] = []
-    for model, versions in left.items():
+    for called, versions in left.items():
         if versions:
-            numbers = ",".join(str(version) for version in versions)
-            lines.append(
-                f"other versions of {model} may still be loaded: 'canary finish --unload' lets go of them, or write a "
-                f"version_policy with {numbers} alone into its config.pbtxt and load it"
-            )
+            command = _finish(model, repository, "--unload ")
+            lines.append(f"other versions of {called} may still be loaded: '{command}' lets go of them")
         else:
-            lines.append(f"{model} may still be loaded: triton-router models unload {model}")
+            lines.append(f"{called} may still be loaded: triton-router models unload {called}")
     return lines
 
 

@@ -156,7 +156,8 @@ def _refuse_another(path: Path, args: argparse.Namespace) -> None:
     if phase == PROMOTED or not set(present.canary) <= set(args.target or ()):
         raise InvalidInputError(
             f"the rollout {present.id!r} of {args.model!r} is {phase}, and what lost is still in {ROUTER_FILE}",
-            hint=f"take it out first: triton-router canary finish {args.model} --repository {args.repository}",
+            hint=f"take it out first: triton-router canary finish {args.model} --repository {args.repository} "
+            "(with --keep the targets stay in service)",
         )
 
 

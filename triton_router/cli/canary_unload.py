@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triton_router.repository.canary_targets import called_by_others
 from triton_router.repository.version_serving import VersionServing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from triton_router.config.router_config import RouterConfig
+    from triton_router.config.router_config import TargetConfig
     from triton_router.repository.control import ModelControl
 
 
 def superfluous(
-    repository: Path, model: str, config: RouterConfig, removed: Sequence[dict[str, Any]]
+    repository: Path, model: str, targets: Sequence[TargetConfig], models: Iterable[str]
 ) -> dict[str, tuple[int, ...]]:
-    """Return the models of which a version is no longer called, each with the versions that are.
+    """Return the models of which a version may no longer be called, each with the versions that are.
 
     A model that somebody calls without a version is left out: nobody can tell which one that needs.
 
     Args:
         repository: The model repository.
         model: The routed model.
-        config: Its settings before the targets were removed.
-        removed: Those targets.
+        targets: Those that it has still.
+        models: What it calls, or has called.
     """
-    gone = {target["name"] for target in removed}
     found: dict[str, tuple[int, ...]] = {}
-    for called in dict.fromkeys(target["model"] for target in removed):
-        own = {target.version for target in config.targets if target.name not in gone and target.model == called}
+    for called in dict.fromkeys(models):
+        own = {target.version for target in targets if target.model == called}
         versions = own | called_by_others(repository, model, called)
         if None not in versions:
             found[called] = tuple(sorted(version for version in versions if version))
     return found
+
+
+def still_ready(control: ModelControl, left: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return those models of which a server has more than the versions that are called."""
+    return {
+        model: versions for model, versions in left.items() if not set(control.ready_versions(model)) <= {*versions}
+    }
 
 
 def let_go(control: ModelControl, repository: Path, left: Mapping[str, Sequence[int]]) -> list[str]:

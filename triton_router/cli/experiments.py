@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from triton_router.cli import output
 from triton_router.cli.command import Subparsers, add_parser
 from triton_router.cli.connection import add_repository_option
 from triton_router.config.printable import printable
-from triton_router.errors import InvalidInputError, UnavailableError
+from triton_router.errors import InvalidInputError, NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
     import argparse
@@ -79,7 +80,7 @@ def _list(args: argparse.Namespace) -> int:
     elif rows:
         output.print_table(_LIST_HEADERS, [_listed(test, state) for test, state in rows])
     else:
-        output.note(f"{args.model} has no experiments: 'ab_tests' in its router.yaml is empty")
+        output.note(_none(args.model))
     return 0
 
 
@@ -99,7 +100,7 @@ def _results(args: argparse.Namespace) -> int:
             hint="a router has to serve it here, or to have left its state directory; name that with --state",
         )
     if args.json:
-        output.print_json({"model": args.model, "instances": [{"source": r.source, **r.report} for r in reports]})
+        output.print_json({"model": args.model, "instances": _as_json(reports)})
     else:
         _print_results(args.model, reports)
     if args.plot:
@@ -110,20 +111,30 @@ def _results(args: argparse.Namespace) -> int:
 
 
 def _stop(args: argparse.Namespace) -> int:
+    from triton_router.cli.rollout_source import experiment_reports
     from triton_router.cli.router_edit import apply
     from triton_router.config.rollout_edits import stop_experiment
     from triton_router.config.router_config import ROUTER_FILE
 
-    test = _meant(args, _config(args), running=False)
+    config = _config(args)
+    test = _meant(args, config, running=False)
+    reports = experiment_reports(args, config, test)
     followed = apply(
         args, args.repository / args.model / ROUTER_FILE, lambda splice: stop_experiment(splice, test.experiment_id)
     )
     if args.dry_run:
+        command = f"triton-router experiments results {args.model} --id {shlex.quote(test.experiment_id)} --json"
+        where = f"--repository {shlex.quote(str(args.repository))}"
+        output.hint(f"its results are not shown any more once it is stopped; save them first: {command} {where}")
         return 0
     if args.json:
-        output.print_json({"model": args.model, "stopped": test.experiment_id, "followed": followed})
+        done = {"model": args.model, "stopped": test.experiment_id, "followed": followed}
+        output.print_json({**done, "instances": _as_json(reports)})
     else:
+        _print_results(args.model, reports)
         output.note(f"experiment {test.experiment_id} of {args.model} has been taken out of router.yaml")
+    last = "; these are the last" if reports else ""
+    output.note(f"note: from now on its results are not shown any more{last}")
     return 0
 
 
@@ -137,9 +148,14 @@ def _meant(args: argparse.Namespace, config: RouterConfig, *, running: bool) -> 
     """Return the experiment that is asked for.
 
     Raises:
+        NotFoundError: There are none at all.
         InvalidInputError: There is none such, or several.
     """
     known = {test.experiment_id: test for test in config.ab_tests}
+    if not known:
+        raise NotFoundError(
+            _none(args.model), hint="write one there: docs/experiments.md; what was stopped is not shown"
+        )
     if args.id is not None and args.id in known:
         return known[args.id]
     taking_place = [test for test in known.values() if _state(config, test, args.model) == "running"]
@@ -147,7 +163,7 @@ def _meant(args: argparse.Namespace, config: RouterConfig, *, running: bool) -> 
         return taking_place[0]
     if args.id is None and len(known) == 1:
         return next(iter(known.values()))
-    names = ", ".join(known) or "none"
+    names = ", ".join(known)
     what = f"there is no experiment {args.id!r}" if args.id is not None else "say which experiment with --id"
     raise InvalidInputError(f"{what} of {args.model!r}", hint=f"router.yaml has: {names}")
 
@@ -173,6 +189,14 @@ def _listed(test: ExperimentSettings, state: str) -> tuple[object, ...]:
         test.control_policy.name,
         test.treatment_policy.name,
     )
+
+
+def _none(model: str) -> str:
+    return f"{model} has no experiments: 'ab_tests' in its router.yaml is empty"
+
+
+def _as_json(reports: Sequence[Observed]) -> list[dict[str, Any]]:
+    return [{"source": one.source, **one.report} for one in reports]
 
 
 def _print_results(model: str, reports: Sequence[Observed]) -> None:

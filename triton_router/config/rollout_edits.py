@@ -63,8 +63,8 @@ def amend(splice: Splice, changes: Mapping[str, Any]) -> None:
             splice.set((ROLLOUT, key), value)
 
 
-def finish(splice: Splice, *, promoted: bool) -> Removed:
-    """Take out the rollout and the targets that have lost: the stable ones after a promotion, else the canary.
+def finish(splice: Splice, lost: Collection[str]) -> Removed:
+    """Take out the rollout and the targets that have lost, by name; none where all of them are to stay.
 
     Raises:
         NotFoundError: There is no rollout.
@@ -72,13 +72,11 @@ def finish(splice: Splice, *, promoted: bool) -> Removed:
     data = splice.data
     if not data.get(ROLLOUT):
         raise NotFoundError("there is no rollout in router.yaml", hint="'triton-router canary status' shows what is")
-    canary = set(data[ROLLOUT]["canary"])
-    shadow = {data["shadow"]["target"]} if data.get("shadow") else set[str]()
-    lost = [t for t in data[TARGETS] if t["name"] not in shadow and (t["name"] in canary) != promoted]
+    gone = [target for target in data[TARGETS] if target["name"] in lost]
     splice.remove((ROLLOUT,))
-    for target in lost:
+    for target in gone:
         splice.remove((TARGETS, [t["name"] for t in splice.data[TARGETS]].index(target["name"])))
-    return Removed(lost, _forget(splice, {target["name"] for target in lost}))
+    return Removed(gone, _forget(splice, lost))
 
 
 def stop_experiment(splice: Splice, experiment_id: str) -> None:

@@ -196,7 +196,9 @@ def test_its_life_by_hand(canary: Canary) -> None:
     first = canary.rollout
     canary("set", "--weight", "10", "--by", "b")
     assert canary.rollout == {"id": first["id"], "canary": ["int8"], "hold_s": 600, "by": "b", "weight": 10}
+    assert f"rollout {first['id']} of m now gets 10% of the requests" in canary.err
     canary("set", "--steps", "20,100", "--hold", "1h", "--by", "c")
+    assert f"rollout {first['id']} of m now gets 20% -> 100% of the requests, 1h each" in canary.err
     assert (canary.rollout["steps"], canary.rollout["hold_s"]) == ([20, 100], 3600)
     assert "weight" not in canary.rollout
     canary("set", code=1)
@@ -210,6 +212,8 @@ def test_its_life_by_hand(canary: Canary) -> None:
     assert "promote it or abort it first" in canary.err
     canary("abort", "--by", "f")
     assert (canary.rollout["outcome"], canary.rollout["by"]) == ("abort", "f")
+    assert f"canary finish m --repository {canary.path.parents[1]}' takes int8 out" in canary.err
+    assert "with --keep it stays" in canary.err
     canary("resume", code=1)
     canary("finish")
     assert [target["name"] for target in canary.settings["targets"]] == ["onnx"]
@@ -228,6 +232,40 @@ def test_after_a_promotion_the_canary_is_what_is_left(canary: Canary) -> None:
     )
 
 
+@pytest.mark.parametrize(("outcome", "lost"), [("abort", ["int8"]), ("promote", ["onnx"])])
+def test_a_shadow_does_not_lose(canary: Canary, outcome: str, lost: list[str]) -> None:
+    """It gets no requests, whoever wins, and is of neither arm."""
+    shadow = "  - {name: shadow, model: m-shadow}\npolicy: latency\nshadow: {target: shadow}\n"
+    canary.path.write_text(TEXT.replace("policy: latency\n", shadow))
+    canary("start", "--target", "int8")
+    canary(outcome)
+    assert json.loads(canary("finish", "--json"))["removed"] == lost
+
+
+@pytest.mark.parametrize("outcome", ["abort", "promote"])
+def test_a_rollout_ends_and_every_target_stays(canary: Canary, outcome: str) -> None:
+    """With --keep the file is to the character what it was before the rollout, however that went."""
+    canary("start", "--target", "int8")
+    canary("finish", "--keep", code=1)
+    assert "promote it or abort it first" in canary.err
+    canary(outcome)
+    assert canary("finish", "--keep", "--dry-run") == TEXT
+    done = json.loads(canary("finish", "--keep", "--json"))
+    assert (done["removed"], done["kept"]) == ([], ["onnx", "int8"])
+    assert "unload" not in canary.err
+    assert canary.path.read_text() == TEXT
+
+
+def test_what_is_kept_is_not_unloaded(canary: Canary) -> None:
+    """Who asks for both is told, and nothing is touched."""
+    canary("start", "--target", "int8")
+    canary("abort")
+    before = canary.path.read_text()
+    with pytest.raises(SystemExit, match="2"):
+        canary("finish", "--keep", "--unload")
+    assert canary.path.read_text() == before
+
+
 def test_another_version_without_a_server(canary: Canary, repository: Path) -> None:
     """Its model serves both, the stable target is pinned, the canary is added, and comments stay."""
     canary("start", "--version", "2", "--offline", "--by", "me", "--id", "r1")
@@ -240,7 +278,10 @@ def test_another_version_without_a_server(canary: Canary, repository: Path) -> N
     assert config == CONFIG + "version_policy { specific { versions: [ 1, 2 ] } }\n"
     canary("abort")
     canary("finish")
-    assert "other versions of m-onnx may still be loaded" in canary.err
+    again = f"triton-router canary finish m --unload --repository {repository}"
+    assert f"other versions of m-onnx may still be loaded: '{again}' lets go of them" in canary.err
+    canary("finish", "--unload", "--url", "http://127.0.0.1:9", code=1)
+    assert "cannot be reached" in canary.err, "that a rollout has ended already is no obstacle"
     assert [target["name"] for target in canary.settings["targets"]] == ["onnx", "int8"]
 
 
@@ -275,6 +316,7 @@ def test_a_status_from_the_state_directory(canary: Canary) -> None:
     assert canary.observe(failures=150, answers=300).phase == "rolled_back"
     table = canary("status")
     assert "rolled_back: 0% of the requests" in table
+    assert "takes int8 out of router.yaml" in canary.err
     assert [line.split()[:3] for line in table.splitlines() if line.startswith(("canary", "stable"))] == [
         ["canary", "300", "150"],
         ["stable", "300", "0"],

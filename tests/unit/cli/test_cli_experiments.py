@@ -133,6 +133,15 @@ def test_results_that_nobody_knows(experiments: Experiments) -> None:
     assert "router.yaml has: policies, later, else" in experiments.err
 
 
+def test_results_of_a_model_without_experiments(experiments: Experiments) -> None:
+    """It is said that there are none, not that one of none is to be chosen."""
+    experiments.path.write_text(TARGETS)
+    for action in ("results", "stop"):
+        experiments(action, code=1)
+        assert "error: m has no experiments: 'ab_tests' in its router.yaml is empty" in experiments.err
+        assert "--id" not in experiments.err
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_picture(experiments: Experiments, tmp_path: Path, suffix: str) -> None:
     """Of the same figures; the same figures give the same file."""
@@ -159,3 +168,17 @@ def test_an_experiment_is_stopped(experiments: Experiments) -> None:
     experiments("stop", "--id", "else")
     assert json.loads(experiments("stop", "--json"))["stopped"] == "policies"
     assert experiments.path.read_text() == TARGETS
+
+
+def test_what_is_stopped_is_shown_a_last_time(experiments: Experiments) -> None:
+    """Afterwards nothing shows it: a dry run warns, and the stop itself prints what it has shown."""
+    experiments.leave(experiments.seen(answers=300))
+    experiments("stop", "--id", "policies", "--dry-run")
+    assert "save them first: triton-router experiments results m --id policies --json" in experiments.err
+    before = experiments.path.read_text()
+    table = experiments("stop", "--id", "policies")
+    assert "verdict: treatment is" in table
+    assert "results are not shown any more" in experiments.err
+    experiments.path.write_text(before)
+    found = json.loads(experiments("stop", "--id", "policies", "--json"))
+    assert found["instances"][0]["arms"]["treatment"]["answers"] == 300

@@ -178,15 +178,15 @@ def test_weight_and_steps_replace_each_other(path: Path) -> None:
     assert yaml.safe_load(path.read_text())["rollout"]["steps"] == [5, 50]
 
 
-def test_after_a_promotion_the_stable_targets_go(path: Path) -> None:
-    """With the rollout, and out of the settings of the parity guard; a shadow stays."""
+def test_targets_that_lost_go(path: Path) -> None:
+    """With the rollout, and out of the settings of the parity guard; the others stay."""
     text = (
         path.read_text() + "  - {name: s, model: s}\nshadow: {target: s}\nparity: {reference: a, targets: [b, a-v2]}\n"
     )
     path.write_text(text)
     begun(path)
     gone: list[rollout_edits.Removed] = []
-    edit_router_file(path, lambda s: gone.append(rollout_edits.finish(s, promoted=True)))
+    edit_router_file(path, lambda s: gone.append(rollout_edits.finish(s, ["a", "b"])))
     found = yaml.safe_load(path.read_text())
     assert [target["name"] for target in found["targets"]] == ["s", "a-v2"]
     assert found["parity"] == {"targets": ["a-v2"]}
@@ -198,7 +198,7 @@ def test_after_a_promotion_the_stable_targets_go(path: Path) -> None:
 def test_after_a_rollback_the_canary_goes(path: Path) -> None:
     """What is left is the file of before, but for the version that the stable target is pinned to."""
     begun(path)
-    edit_router_file(path, lambda s: rollout_edits.finish(s, promoted=False) and None)
+    edit_router_file(path, lambda s: rollout_edits.finish(s, ["a-v2"]) and None)
     assert path.read_text() == TEXT.replace("{name: a, model: a}", "{name: a, model: a, version: 1}")
     edit_router_file(path, lambda s: rollout_edits.unpin(s, {"a": 1}))
     assert path.read_text() == TEXT
@@ -208,7 +208,7 @@ def test_without_a_rollout_there_is_nothing_to_change(path: Path) -> None:
     """Neither to amend nor to finish."""
     for change in (
         lambda s: rollout_edits.amend(s, {"paused": True}),
-        lambda s: rollout_edits.finish(s, promoted=True),
+        lambda s: rollout_edits.finish(s, []),
     ):
         with pytest.raises(NotFoundError, match="there is no rollout"):
             edit_router_file(path, change)
