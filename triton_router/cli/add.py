@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from triton_router.cli import output
+from triton_router.cli.arguments import count, positive
 from triton_router.cli.command import Subparsers, add_parser
 
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="Triton model repository")
     parser.add_argument("--targets", type=_names, metavar="A,B", help="make only these targets")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
-    parser.add_argument("--version", type=int, metavar="N", help="version to write (default: the next one)")
+    parser.add_argument("--version", type=positive, metavar="N", help="version to write (default: the next one)")
     parser.add_argument("--sha256", metavar="HEX", help="digest that the file must have; permits a .pt2 from elsewhere")
     parser.add_argument(
         "--hardware", type=_names, metavar="A,B", help="what the server has: cpu, gpu, ane, mps (default: this machine)"
     )
-    parser.add_argument("--max-batch-size", type=int, metavar="N", help="largest batch; 0 turns batching off")
+    parser.add_argument("--max-batch-size", type=count, metavar="N", help="largest batch; 0 turns batching off")
     parser.add_argument("--memory-limit", type=_bytes, metavar="BYTES", help="memory of one build step, such as 8G")
     parser.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="time of one build step")
     parser.add_argument(

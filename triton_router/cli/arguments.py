@@ -27,6 +27,22 @@ def seconds(text: str) -> float:
     return value
 
 
+def milliseconds(text: str) -> float:
+    """Return a latency bound, a day at most."""
+    value = _number(text)
+    if not 0 < value <= _LONGEST_S * 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of milliseconds above 0, a day at most")
+    return value
+
+
+def count(text: str) -> int:
+    """Return a number of things, which may be none."""
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return value
+
+
 def positive(text: str) -> int:
     """Return a count, or an id, of 1 or more."""
     value = _whole(text)

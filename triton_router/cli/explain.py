@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from triton_router.cli.arguments import milliseconds
 from triton_router.cli.command import Subparsers, add_parser
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--key", default="", metavar="KEY", help="what its caller stays with in a rollout or experiment (default: none)"
     )
-    parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="its latency bound")
+    parser.add_argument("--max-latency-ms", type=milliseconds, metavar="MS", help="its latency bound")
     parser.add_argument("--backends", metavar="NAME,...", help="backends that may serve it")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=run)
@@ -172,7 +173,7 @@ def _state_place(args: argparse.Namespace) -> Path:
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
     from triton_router.cli.request_size import elements_per_row, rows_of
     from triton_router.routing.types import OptimizationGoal, RoutingContext
-    from triton_router.serving.overrides import backends, caller, latency_bound
+    from triton_router.serving.overrides import backends, caller
 
     shape: tuple[int, ...] | None = args.shape
     rows = rows_of(args, config)
@@ -183,13 +184,12 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
         per_row, note = elements_per_row(args.repository, config)
         work = rows * per_row
         notes += [note] if note else []
-    bound = 0.0 if args.max_latency_ms is None else latency_bound("--max-latency-ms", args.max_latency_ms)
     return (
         RoutingContext(
             batch_size=rows,
             work=work,
             key=caller("--key", args.key) if args.key else "",
-            max_latency_ms=bound,
+            max_latency_ms=args.max_latency_ms or 0.0,
             optimization_goal=OptimizationGoal(args.goal),
             allowed_backends=None if args.backends is None else backends("--backends", args.backends),
         ),

@@ -14,6 +14,8 @@ from triton_router.serving.launcher.options import ServeOptions
 
 SERVE = ["serve", "--repository", "r", "--check"]
 WATCH = ["watch", "--pid", "1"]
+ADD = ["add", "m.onnx", "--name", "m", "--repository", "r"]
+EXPLAIN = ["explain", "m", "--repository", "r"]
 MODELS = ["models", "list"]
 
 
@@ -34,6 +36,10 @@ MODELS = ["models", "list"]
         ([*MODELS, "--timeout=-1"], "--timeout", "'-1' is not a number of seconds from 0 to 86400"),
         (["drain", "--timeout=soon"], "--timeout", "'soon' is not a number of seconds from 0 to 86400"),
         (["watch", "--pid=0"], "--pid", "'0' is not a whole number of 1 or more"),
+        ([*ADD, "--version=-1"], "--version", "'-1' is not a whole number of 1 or more"),
+        ([*ADD, "--max-batch-size=-1"], "--max-batch-size", "'-1' is not a whole number of 0 or more"),
+        ([*EXPLAIN, "--max-latency-ms=-1"], "--max-latency-ms", "'-1' is not a number of milliseconds above 0"),
+        ([*EXPLAIN, "--max-latency-ms=nan"], "--max-latency-ms", "'nan' is not a number of milliseconds above 0"),
         (["simulate", "--requests=-5"], "--requests", "'-5' is not a whole number of 1 or more"),
         (["replay", "log", "--policy=latency", "--limit=0"], "--limit", "'0' is not a whole number of 1 or more"),
         (["replay", "log", "--policy=latency", "--explore=nan"], "--explore", "'nan' is not a share from 0 to 1"),

@@ -163,7 +163,6 @@ def test_a_refused_request_is_a_failure(repository: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--max-latency-ms", "-1"], "--max-latency-ms cannot be '-1.0'"),
         (["--backends", "tpu"], "--backends cannot be 'tpu'"),
         (["--snapshot", "nowhere.json"], "there is no snapshot nowhere.json"),
     ],

@@ -35,7 +35,7 @@ class Sidecar:
         state: What it answers from.
 
     Raises:
-        UnavailableError: The port is taken.
+        UnavailableError: The port is taken, or the address is not this machine's.
     """
 
     def __init__(self, address: str, port: int, state: ServingState) -> None:
@@ -45,7 +45,7 @@ class Sidecar:
         except OSError as error:
             raise UnavailableError(
                 f"readiness cannot be served at {address} port {port}: {error.strerror or error}",
-                hint="choose another one with --health-port",
+                hint="choose another port with --health-port, or an address of this machine with --address",
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="sidecar", daemon=True)
 
