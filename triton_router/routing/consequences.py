@@ -60,6 +60,7 @@ class Consequences:
         match outcome.verdict:
             case Verdict.SUCCESS:
                 candidate.succeeded += asked
+                candidate.needs_live_try = False
                 self._watch.answered(decision, outcome.latency_ms, now)
                 self._learn(decision, outcome, now)
             case Verdict.TARGET_ERROR:

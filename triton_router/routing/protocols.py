@@ -108,7 +108,8 @@ class Candidate:
         berth: Where its load is posted for them.
         weight: What its score is multiplied with, in [0, 1], by the rules in force.
         is_preferred: Whether the rules in force prefer its backend.
-        needs_live_try: Whether a copy of a request could not be sent to it: only a request itself finds out about it.
+        needs_live_try: Whether a copy of a request could not be sent to it since its last answer: only a request itself
+            finds out about it.
         complexity_ms: What such a device should take for one row of the model, from its arithmetic alone; 0 unknown.
         is_proven: Whether any measurement says how fast it is, as last learned.
         confidence: Trust in its predictions, 0 to 1, likewise.

@@ -89,6 +89,19 @@ def test_known_targets_are_left_alone_on_a_busy_device_and_looked_at_when_it_is_
     assert looks(subject, range(200, 200 + 2 * FIRST_DISTANCE), others_ms=60.0)
 
 
+def test_one_copy_that_could_not_be_sent_does_not_end_looking() -> None:
+    """Too large for once, or too much to do: after the target's next answer it is looked at as before."""
+    subject = engine(Spec("ours", 10.0), Spec("other", 30.0), rules=RoutingRules(mirror=1e-9))
+    copy = subject.mirror(served(subject, 10.0, 0.0, FREE))
+    assert copy is not None
+    subject.finish(copy, Outcome(Verdict.CANCELLED, 30.0), 0.0)
+    assert looks(subject, range(1, 300), others_ms=30.0) == [], "only a request itself finds out"
+    retried = subject.again([subject.decide(FREE, 30.0)], 30.0)
+    assert retried is not None
+    subject.finish(retried, Outcome(Verdict.SUCCESS, 30.0), 30.0)
+    assert looks(subject, range(300, 600), others_ms=30.0)
+
+
 def test_a_surprising_answer_is_looked_into_at_once() -> None:
     """A target that answers a copy much faster than expected is looked at again within five requests, not 20 more."""
     subject = engine(Spec("ours", 10.0), Spec("other", 60.0), rules=RoutingRules(mirror=1e-9))
