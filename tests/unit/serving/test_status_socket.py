@@ -70,6 +70,7 @@ STATUS: dict[str, Any] = {
     "resilience": {},
     "retries": {},
     "sharing": None,
+    "decision_log": None,
     "parity": None,
     "rollout": None,
     "experiment": None,
