@@ -368,7 +368,7 @@ def test_rows_are_whole() -> None:
     router = ModelRouter().initialize(["cpu"])
     router.register_model("resnet50", ModelCharacteristics())
     with pytest.raises(RequestError, match="batch_size"):
-        router.route_request("resnet50", RoutingContext(batch_size=2.5))  # type: ignore[arg-type]
+        router.route_request("resnet50", RoutingContext(batch_size=2.5))  # type: ignore[arg-type] - as without a type checker
 
 
 @pytest.mark.parametrize("name", ["", None])
