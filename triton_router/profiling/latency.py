@@ -34,7 +34,10 @@ between the two would wander off."""
 _SETTLED = 3.0
 """Observations of a shape from which on its misses count, whatever it is like."""
 _USUAL = 2.5
-"""A miss of more than this many usual ones is clipped there."""
+"""A miss of more than this many usual ones is no ordinary one, and counts as this many where what is usual is kept."""
+_CLIPPED = 1.7
+"""A request alone is learned from as if it had missed by this many usual ones at most: Huber's 1.345 standard
+deviations, which lose 5% where noise is normal; one with company, whose waits have a true tail, by `_USUAL`."""
 _UNEXPECTED = 1.0
 """How much wider that is for a first answer that is faster than expected: thrice, and less with each like it."""
 _BEYOND = 2.0
@@ -120,8 +123,10 @@ class LatencyModel:
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
+        clip = limit if loaded else _CLIPPED * self.spread
         # Nothing is fast by accident: where little is known of a shape, it is believed to be faster than expected.
-        clip = limit if miss > 0.0 else limit * (1.0 + _UNEXPECTED / (0.5 + known))
+        if miss < 0.0:
+            clip *= 1.0 + _UNEXPECTED / (0.5 + known)
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
         change = 0.0
