@@ -48,8 +48,9 @@ class Bounds:
 
 def deadline_error(exchange: Exchange, now: float) -> DeadlineError:
     """Return what the client of a request is told when its time has passed at ``now`` (monotonic seconds)."""
-    asked = [_whereabouts(attempt, now) for attempt in exchange.attempts]
-    asked += [f"target {decision.target.name!r} failed" for decision in exchange.failed]
+    # In the order in which they were asked; "did not serve" is true of one that had no room as well.
+    asked = [f"target {decision.target.name!r} did not serve it" for decision in exchange.failed]
+    asked += [_whereabouts(attempt, now) for attempt in exchange.attempts]
     where = ", ".join(asked) or "it was still waiting in the router, and no target was asked"
     return DeadlineError(
         f"no answer within {exchange.bound_ms:g} ms: {where}",
