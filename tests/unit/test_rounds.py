@@ -13,7 +13,7 @@ from triton_router.rounds import Rounds
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Walk:

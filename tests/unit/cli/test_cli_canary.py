@@ -25,7 +25,7 @@ from triton_router.telemetry.audit_log import AuditLog
 from triton_router.telemetry.trial_files import TrialFiles, TrialState, audit_log_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TEXT = """\
@@ -339,15 +339,43 @@ def test_a_status_from_the_state_directory(canary: Canary) -> None:
     assert [target["name"] for target in canary.settings["targets"]] == ["onnx"]
 
 
+class Says(dict[str, Any]):
+    """What a router says, which counts how often it was asked."""
+
+    asked = 0
+
+    def told(self) -> dict[str, Any]:
+        self.asked += 1
+        return self
+
+
 @pytest.fixture
-def serving(canary: Canary) -> Iterator[dict[str, Any]]:
+def serving(canary: Canary) -> Iterator[Says]:
     """A router that serves the file, and says what the test has it say."""
-    status: dict[str, Any] = {"model": "m", "policy": "latency", "targets": []}
+    status = Says({"model": "m", "policy": "latency", "targets": []})
     status["settings"] = {"file": str(canary.path), "followed_at": 0.0, "followed": 0, "refused": 0, "problem": ""}
-    served = StatusSocket(lambda: status)
+    served = StatusSocket(status.told)
     served.start()
     yield status
     served.close()
+
+
+def once_asked_about_an_edit(canary: Canary, serving: Says, change: Callable[[], None]) -> threading.Thread:
+    """Have the router change its mind when the file has been edited, and it has been asked about that and answered."""
+    text = canary.path.read_bytes()
+
+    def wait() -> None:
+        end = time.monotonic() + 60
+        while canary.path.read_bytes() == text and time.monotonic() < end:
+            time.sleep(0.01)
+        asked = serving.asked
+        while serving.asked < asked + 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        change()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
@@ -379,7 +407,7 @@ def test_a_status_says_what_a_step_of_all_holds_back(canary: Canary, serving: di
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
-def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: dict[str, Any]) -> None:
+def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: Says) -> None:
     """The file may be valid, and the model that serves still be unable to follow it; what it said before is over."""
     settings = serving["settings"]
     settings |= {"problem": "an earlier edit", "refused": 1}
@@ -387,15 +415,14 @@ def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: di
     def look() -> None:
         settings.update({"problem": "target 'int8' has fewer rows", "refused": 2})
 
-    timer = threading.Timer(0.3, look)
-    timer.start()
+    looking = once_asked_about_an_edit(canary, serving, look)
     canary("start", "--target", "int8", code=1)
     assert "the router does not follow it: target 'int8' has fewer rows" in canary.err
-    timer.join()
+    looking.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
-def test_another_editors_edit_is_not_taken_for_this_one(canary: Canary, serving: dict[str, Any]) -> None:
+def test_another_editors_edit_is_not_taken_for_this_one(canary: Canary, serving: Says) -> None:
     """That something was followed meanwhile says nothing: what is in force has to be what the file says."""
     settings = serving["settings"]
     settings |= {"followed_at": time.time() + 1000, "content": fingerprint(b"what somebody else wrote")}
@@ -403,12 +430,11 @@ def test_another_editors_edit_is_not_taken_for_this_one(canary: Canary, serving:
     def look() -> None:
         settings["content"] = fingerprint(canary.path.read_bytes())
 
-    timer = threading.Timer(0.3, look)
-    timer.start()
+    looking = once_asked_about_an_edit(canary, serving, look)
     canary("start", "--target", "int8")
     assert settings["content"] == fingerprint(canary.path.read_bytes()), "it was not waited for"
     assert "has taken it up" in canary.err
-    timer.join()
+    looking.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")

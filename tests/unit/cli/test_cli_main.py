@@ -81,7 +81,7 @@ def test_interrupt_ends_quietly_with_130() -> None:
         with contextlib.closing(server.accept()[0]) as connection:
             assert connection.recv(1)  # it has asked, and waits for an answer
             process.send_signal(signal.SIGINT)
-            stderr = process.communicate(timeout=30)[1]
+            stderr = process.communicate(timeout=60)[1]
     assert (process.returncode, stderr) == (130, b"")
 
 

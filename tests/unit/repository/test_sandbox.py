@@ -19,8 +19,8 @@ ENTRIES = "triton_router.testing.sandbox_entries:"
 
 
 def gone(pid: int) -> bool:
-    """Wait up to 10 s until a process is dead (a zombie of another parent counts)."""
-    for _ in range(200):
+    """Wait up to 60 s until a process is dead (a zombie of another parent counts)."""
+    for _ in range(1200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (FileNotFoundError, ProcessLookupError):

@@ -103,7 +103,7 @@ class Rig:
         name = arguments["model_name"]
         self.calls[name] += 1
         if name in self.hanging:
-            assert self.gate.wait(20)
+            assert self.gate.wait(60)
         if name in self.failing:
             return InferenceResponse([], TritonError("boom"))
         if name in self.refusing or (name in self.refusing_ids and arguments.get("request_id")):
@@ -131,14 +131,14 @@ class Rig:
             response = self.dispatcher.execute([request])
             if response is not None:
                 request.send(response[0], 1)
-            assert request.done.wait(10)
+            assert request.done.wait(60)
             self.settle()
         assert not [complaint for request in served for complaint in request.complaints]
         return served
 
     def settle(self) -> None:
         """Wait until nothing is in flight."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while any(target.in_flight for target in self.engine.snapshot(time.monotonic())) or self.is_comparing():
             assert time.monotonic() < end
             time.sleep(0.001)

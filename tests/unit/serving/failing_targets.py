@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triton_router.routing.types import Outcome, RoutingDecision
 
 GOOD = InferenceResponse([FakeTensor("Y")])
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 def error(message: str = "boom", code: int = TritonError.INTERNAL) -> InferenceResponse:

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.serving.failing_targets import GOOD, Gate, Rig, answer_of, message_of, until
 from triton_router.config.resilience_settings import QueueConfig
 from triton_router.errors import OverloadedError
+from triton_router.routing.resilience import Resilience
 from triton_router.routing.types import Backend, Outcome, RoutingContext, Verdict
 from triton_router.serving.admission import Admission
 from triton_router.serving.call_lane import CallLane
@@ -161,23 +162,24 @@ def test_what_waits_for_company_is_refused_and_told_when_to_come_back() -> None:
 
     def serve(name: str, arguments: dict[str, Any]) -> Any:
         with one_at_a_time:
-            time.sleep(0.004)
+            time.sleep(0.02)
         return echo(name, arguments)
 
     # Each row costs as much as a call: they go out one at a time. What the engine believes of it is far off.
-    lane = CallLane(limit=1, max_rows=16, measured=[(rows, 4.0 * rows / WORK) for rows in (16, 512)] * 20)
-    rig = Rig(serve, targets=1, lanes={"t0": lane}, alone_ms=0.001, queue=QueueConfig(limit=80))
+    lane = CallLane(limit=1, max_rows=16, measured=[(rows, 20.0 * rows / WORK) for rows in (16, 512)] * 20)
+    patience = Resilience(retry_burst=1000, overdue_ms=60_000.0)
+    rig = Rig(serve, targets=1, lanes={"t0": lane}, alone_ms=0.001, queue=QueueConfig(limit=80), resilience=patience)
     tensors = (FakeTensor.of("X", np.ones((1, WORK), np.float32)),)
     patient = [FakeRequest(tensors=tensors) for _ in range(80)]
     rig.execute(*patient)
     until(lambda: sum(bool(request.answers) for request in patient) >= 50)
-    (late,) = rig.answered(FakeRequest(tensors=tensors, timeout_us=20_000))
+    (late,) = rig.answered(FakeRequest(tensors=tensors, timeout_us=100_000))
     assert "requests wait in front of it for target 't0'" in message_of(late)
     found = RETRY_AFTER.search(message_of(late))
     assert found
     assert int(found[1]) not in {0, 1000}
     assert all(answer_of(request).output_tensors() for request in patient)
-    assert rig.answered(FakeRequest(tensors=tensors, timeout_us=2_000_000))[0].output_tensors()
+    assert rig.answered(FakeRequest(tensors=tensors, timeout_us=20_000_000))[0].output_tensors()
     assert rig.closed() == {"refused_late": 1}
 
 
@@ -206,9 +208,9 @@ def test_whose_time_passes_while_waiting_for_company_is_told_so() -> None:
     )
     tensors = (FakeTensor.of("X", np.ones((1, WORK), np.float32)),)
     rig.execute(busy := FakeRequest(tensors=tensors))
-    (response,) = rig.answered(FakeRequest(tensors=tensors, timeout_us=20_000))
+    (response,) = rig.answered(FakeRequest(tensors=tensors, timeout_us=200_000))
     assert message_of(response).startswith(
-        "[deadline-exceeded] no answer within 20 ms: it was still waiting in the router for target 't0', which was not "
+        "[deadline-exceeded] no answer within 200 ms: it was still waiting in the router for target 't0', which was "
     )
     gate.open()
     answer_of(busy)
@@ -231,7 +233,7 @@ def test_a_merged_call_that_takes_too_long_was_asked() -> None:
     lane = CallLane(limit=1, max_rows=16, measured=[(WORK, 3.0), (512, 3.0)] * 20)
     rig = Rig(serve, targets=1, lanes={"t0": lane}, queue=QueueConfig(reject_late=False))
     tensors = (FakeTensor.of("X", np.ones((1, WORK), np.float32)),)
-    requests = [FakeRequest(tensors=tensors), *[FakeRequest(tensors=tensors, timeout_us=80_000) for _ in range(2)]]
+    requests = [FakeRequest(tensors=tensors), *[FakeRequest(tensors=tensors, timeout_us=800_000) for _ in range(2)]]
     rig.execute(*requests)
     for request in requests[1:]:
         assert "target 't0' was asked " in message_of(answer_of(request))

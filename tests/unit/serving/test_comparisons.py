@@ -168,7 +168,7 @@ def test_what_cannot_be_copied_is_served_all_the_same(tensor: FakeTensor) -> Non
 
 def test_one_copy_at_a_time_and_one_that_hangs_is_given_up() -> None:
     """While a copy hangs no other goes out; once it is overdue others do, and clients notice nothing of either."""
-    rig = Rig(dispatch={"inline": False}, retry={"overdue_ms": 200})
+    rig = Rig(dispatch={"inline": False}, retry={"overdue_ms": 2000})
     rig.only("fp32")
     rig.hanging.add("int8")
     rig.gate.clear()
@@ -286,7 +286,7 @@ def test_settings_are_followed_while_requests_are_served() -> None:
 
 
 def _until(met: Any) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not met():
         assert time.monotonic() < end
         time.sleep(0.002)

@@ -45,7 +45,7 @@ class Rig:
         if returned is not None:
             return [[(response, 1)] for response in returned]
         for request in requests:
-            assert request.done.wait(5), "a request was never answered"
+            assert request.done.wait(60), "a request was never answered"
         return [request.answers for request in requests]
 
     def counts(self) -> dict[str, int]:
@@ -136,7 +136,7 @@ def test_sequences_whose_target_hangs_take_no_worker_from_others() -> None:
 
     def serve(arguments: dict[str, Any]) -> Any:
         if arguments["correlation_id"]:
-            released.wait(10)
+            released.wait(60)
         return GOOD
 
     rig = Rig(serve)
@@ -147,7 +147,7 @@ def test_sequences_whose_target_hangs_take_no_worker_from_others() -> None:
     assert not any(request.answers for request in hanging)
     released.set()
     for request in hanging:
-        assert request.done.wait(5)
+        assert request.done.wait(60)
     assert rig.counts() == none_but(succeeded=21)
 
 
@@ -187,7 +187,7 @@ def test_a_garbled_correlation_id_is_answered(inline: bool) -> None:
     for _ in range(20):
         request = FakeRequest()
         if rig.dispatcher.execute([request]) is None:
-            assert request.done.wait(5)
+            assert request.done.wait(60)
     garbled = Garbled()
     answer = rig.dispatcher.execute([garbled])
     response = answer[0] if answer else garbled.answers[0][0]
@@ -268,10 +268,10 @@ def test_a_slow_request_among_fast_ones_does_not_hold_execute_up() -> None:
     for tensors in [(FakeTensor(),)] * 5 + [big] * 5 + [(FakeTensor(),)] * 30:
         request = FakeRequest(tensors=tensors)
         if rig.dispatcher.execute([request]) is None:
-            assert request.done.wait(5)
+            assert request.done.wait(60)
     request = FakeRequest(tensors=big)
     assert rig.dispatcher.execute([request]) is None
-    assert request.done.wait(5)
+    assert request.done.wait(60)
     assert rig.counts()["in_flight"] == 0
 
 
@@ -299,7 +299,7 @@ def test_a_client_that_left_while_waiting_is_not_served() -> None:
 
     def serve(_: dict[str, Any]) -> Any:
         served.append(1)
-        release.wait(5)
+        release.wait(60)
         return GOOD
 
     rig = Rig(serve)
@@ -309,9 +309,9 @@ def test_a_client_that_left_while_waiting_is_not_served() -> None:
     rig.dispatcher.execute([waiting])
     time.sleep(0.02)
     release.set()
-    assert waiting.done.wait(5)
+    assert waiting.done.wait(60)
     for request in busy:
-        assert request.done.wait(5)
+        assert request.done.wait(60)
     assert "cancelled" in waiting.answers[0][0].error().message()
     assert len(served) == 8
     assert rig.counts() == none_but(succeeded=8), "no target was chosen for it"
@@ -319,12 +319,15 @@ def test_a_client_that_left_while_waiting_is_not_served() -> None:
 
 def test_requests_are_served_concurrently_up_to_the_limit() -> None:
     """Eight workers have eight calls in flight at once, and never nine."""
-    lock, now, most = threading.Lock(), [0], [0]
+    lock, now, most, all_at_once = threading.Lock(), [0], [0], threading.Event()
 
     def serve(_: dict[str, Any]) -> Any:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+            if now[0] == 8:
+                all_at_once.set()
+        all_at_once.wait(60)
         time.sleep(0.01)
         with lock:
             now[0] -= 1
@@ -344,7 +347,7 @@ def test_lone_requests_are_served_inline_and_answered_by_return() -> None:
         request = FakeRequest()
         answer = rig.dispatcher.execute([request])
         if answer is None:
-            assert request.done.wait(5)
+            assert request.done.wait(60)
         else:
             returned += 1
             assert answer[0].output_tensors()
@@ -399,7 +402,7 @@ def test_sequences_do_not_wait_for_each_other() -> None:
 
     def serve(arguments: dict[str, Any]) -> Any:
         if arguments["correlation_id"] == 1:
-            release.wait(5)
+            release.wait(60)
         return GOOD
 
     rig = Rig(serve)
@@ -407,5 +410,5 @@ def test_sequences_do_not_wait_for_each_other() -> None:
     rig.dispatcher.execute([stuck])
     assert rig.answered(FakeRequest(correlation=2, sequence_flags=3))
     release.set()
-    assert stuck.done.wait(5)
+    assert stuck.done.wait(60)
     assert rig.counts() == none_but(succeeded=2)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from triton_router.routing.types import RoutingDecision
 
 WRONG = "[request id: 1] unexpected shape for input 'X' for model 'm'. Expected [-1], got [2,2]"
-OVERDUE = Resilience(retry_burst=1000, overdue_ms=20.0)
+OVERDUE = Resilience(retry_burst=1000, overdue_ms=300.0)
 
 
 def test_a_failed_attempt_goes_to_the_next_target() -> None:

@@ -41,7 +41,7 @@ class Rig:
 
         def gated(arguments: dict[str, Any]) -> Any:
             self.calls.append(arguments)
-            assert self.go.wait(5)
+            assert self.go.wait(60)
             return serve(arguments)
 
         stub: Any = FakeStub(gated)
@@ -61,7 +61,7 @@ class Rig:
         assert self.dispatcher.execute(requests) is None
         self.go.set()
         for request in requests:
-            assert request.done.wait(5), "a request was never answered"
+            assert request.done.wait(60), "a request was never answered"
         assert all([flags for _, flags in request.answers] == [1] for request in requests)
         return [request.answers[0][0] for request in requests]
 
@@ -194,9 +194,7 @@ def test_who_can_have_no_company_does_not_wait_for_any() -> None:
     rig = Rig(doubled)
     keyed = [request(n, params={"key": n % 3}) for n in range(9)]
     assert rig.dispatcher.execute([request(0), *keyed[:3]]) is None
-    until = time.monotonic() + 5
-    while len(rig.calls) < 4:
-        assert time.monotonic() < until, "requests with parameters of their own wait for the first"
+    until(lambda: len(rig.calls) == 4)  # those with parameters of their own do not wait for the first
     for n, answer in enumerate(rig.answered(*keyed[3:]), 3):
         assert values(answer) == [[2.0 * n] * 2]
     assert rig.sizes == [1, 1, 1, 1, 2, 2, 2]
@@ -348,7 +346,7 @@ def test_clients_that_left_are_not_served() -> None:
     time.sleep(0.15)
     answers = rig.answered()
     for one in requests:
-        assert one.done.wait(5)
+        assert one.done.wait(60)
     assert answers == []
     assert rig.sizes == [1, 4]
     assert all("cancelled" in one.answers[0][0].error().message() for one in requests[1::2])
@@ -365,7 +363,7 @@ def test_a_call_to_a_process_that_has_ended_keeps_nobody_waiting() -> None:
     until(lambda: len(rig.calls) == 2)
     assert rig.engine.snapshot(0.0)[0].in_flight == 0
     rig.answered()
-    assert all(one.done.wait(5) and len(one.answers) == 1 for one in requests)
+    assert all(one.done.wait(60) and len(one.answers) == 1 for one in requests)
     assert rig.sizes == [1, 2]
     assert rig.counts() == {"failed": 3}
 
@@ -407,7 +405,7 @@ def test_many_at_once_from_a_jittery_target(limit: int, workers: int) -> None:
             one = request(seed * 1000 + n, draw.randint(1, 3), draw.choice([2, 2, 5]))
             with lock:  # execute() is called by one thread at a time
                 rig.dispatcher.execute([one])
-            assert one.done.wait(5)
+            assert one.done.wait(60)
             response = one.answers[0][0]
             good = not response.has_error()
             assert not good or values(response)[0][0] == 2.0 * (seed * 1000 + n)

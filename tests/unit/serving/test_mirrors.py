@@ -91,14 +91,14 @@ def test_closing_waits_for_the_copy_under_way() -> None:
 
     def serve(_: dict[str, Any]) -> Any:
         begun.set()
-        assert go.wait(5)
+        assert go.wait(60)
         seen.append(True)
         return GOOD
 
     rig = Rig(serve)
     request = FakeRequest(tensors=(FakeTensor.of("X", np.zeros((1, 16), np.float32)),))
     rig.mirrors.take(attempt(request, rig.served()))
-    assert begun.wait(5)
+    assert begun.wait(60)
     threading.Timer(0.05, go.set).start()
     rig.mirrors.close()
     assert seen
@@ -151,7 +151,7 @@ def test_a_copy_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
 
     def serve(_: dict[str, Any]) -> InferenceResponse:
-        gate.wait(10)
+        gate.wait(60)
         return GOOD
 
     rig = Rig(serve)

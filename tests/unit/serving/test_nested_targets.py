@@ -29,7 +29,7 @@ def test_an_overloaded_inner_model_is_no_failed_target(prefix: str) -> None:
     def serve(name: str, _: dict[str, Any]) -> Any:
         if name == "t0":
             return error(prefix + FULL)
-        time.sleep(0.002)  # the other one is expected to be quicker
+        time.sleep(0.02)  # the other one is expected to be quicker
         return GOOD
 
     rig = Rig(serve)

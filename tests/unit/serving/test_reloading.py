@@ -174,7 +174,7 @@ def test_sequences_need_one_instance_or_a_sequence_batcher() -> None:
     serving = assembled(stub, engine, engine.finish, Way(takes_sequences=False), warn=print)
     single, member = FakeRequest(), FakeRequest(correlation=7, sequence_flags=1)
     serving.execute([single, member])
-    assert all(request.done.wait(5) for request in (single, member))
+    assert all(request.done.wait(60) for request in (single, member))
     serving.close()
     assert not single.answers[0][0].has_error()
     assert "several instances" in member.answers[0][0].error().message()

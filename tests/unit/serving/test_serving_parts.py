@@ -49,13 +49,13 @@ def test_the_pool_grows_only_when_nobody_is_idle() -> None:
     for _ in range(10):
         done = threading.Event()
         pool.submit(lambda done=done: (names.append(threading.current_thread().name), done.set()))
-        assert done.wait(5)
+        assert done.wait(60)
         while pool._spare == 0:  # the worker says so right after the job
             pass
     assert set(names) == {"test-0"}
     barrier = threading.Barrier(4)
     for _ in range(4):
-        pool.submit(lambda: barrier.wait(5) and None)
+        pool.submit(lambda: barrier.wait(60) and None)
     pool.close()
     assert not barrier.broken
     assert len(pool._threads) == 4
@@ -68,20 +68,20 @@ def test_only_an_idle_worker_takes_what_is_offered() -> None:
 
     def last() -> None:
         busy.set()
-        second.wait(5)
+        second.wait(60)
 
-    pool.submit(lambda: first.wait(5) and None)
+    pool.submit(lambda: first.wait(60) and None)
     assert not pool.offer(done.set)
     for _ in range(3):
         pool.submit(lambda: None)
     pool.submit(last)
     first.set()
-    assert busy.wait(5)
+    assert busy.wait(60)
     assert not pool.offer(done.set)
     second.set()
     while not pool.offer(done.set):
         pass
-    assert done.wait(5)
+    assert done.wait(60)
     pool.close()
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_raises_costs_no_worker(capsys: pytest.CaptureFixture[str]) -
     done = threading.Event()
     pool.submit(fail)
     pool.submit(done.set)
-    assert done.wait(5)
+    assert done.wait(60)
     pool.close()
     assert "job failed" in capsys.readouterr().err
 
@@ -112,12 +112,12 @@ def test_a_pool_that_can_start_no_thread_refuses_the_job(monkeypatch: pytest.Mon
         with pytest.raises(RuntimeError, match="can't start new thread"):
             pool.submit(lambda: None)
     release, done = threading.Event(), threading.Event()
-    pool.submit(lambda: release.wait(5) and None)
+    pool.submit(lambda: release.wait(60) and None)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         pool.submit(done.set)
     release.set()
-    assert done.wait(5)
+    assert done.wait(60)
     pool.close()
 
 

@@ -13,9 +13,9 @@ def test_what_a_server_leaves_behind_ends_with_it() -> None:
     """A stub that outlives its server, as one does that was loading a model, is ended and not waited for."""
     lines: list[bytes] = []
     with ServerProcess(["/bin/sh", "-c", "sleep 600 & echo $!; exit 3"], dict(os.environ), lines.append) as server:
-        assert server.wait(timeout=30) == 3
+        assert server.wait(timeout=60) == 3
     left_behind = Path("/proc", lines[0].decode().strip(), "stat")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not _has_ended(left_behind):  # the kernel takes its time over a signal on a busy machine
         assert time.monotonic() < deadline, left_behind.read_text()
         time.sleep(0.01)

@@ -105,7 +105,7 @@ def watchdog(server: Server) -> Watchdog:
 
 def look_at(dog: Watchdog, children: int) -> None:
     """Look until all have become what they are to be."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(dog._scan.look().live) < children:
         assert time.monotonic() < deadline
         time.sleep(0.01)
