@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.triton
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 CONFIG = """\
 backend: "python"   # answers with its own version
@@ -109,7 +109,7 @@ class Clients:
 
     def stop(self) -> None:
         self._done.set()
-        self._thread.join(30)
+        self._thread.join(90)
         assert not self._thread.is_alive()
 
     def until_answered_by(self, *versions: int, among: int = 60) -> None:
@@ -182,14 +182,15 @@ def test_a_version_from_start_to_finish(canary: Canary, repository: Path, client
     write_version(repository, "numbers", 2)
 
     canary(
-        "start", "routed", "--version", "2", "--weight", "30", "--by", "me", "--min-requests", "10", "--parity", "off"
-    )
+        "start", "routed", "--version", "2", "--weight", "30", "--by", "me", "--min-requests", "10", "--parity", "off",
+        "--false-alarms", "0.000001",
+    )  # fmt: skip
     assert canary.ready("numbers") == (1, 2)
     found = canary.settings("routed")
     assert [(t["name"], t["version"]) for t in found["targets"]] == [("only", 1), ("only-v2", 2)]
     assert found["rollout"] | {"id": ""} == {
         "id": "", "canary": ["only-v2"], "weight": 30, "hold_s": 600, "by": "me",
-        "gate": {"min_requests": 10, "max_mismatch": 1},
+        "gate": {"min_requests": 10, "max_mismatch": 1, "false_alarms": 1e-6},
     }  # fmt: skip
     assert "# the one there is" in (repository / "routed" / "router.yaml").read_text()
     assert "# answers with its own version" in (repository / "numbers" / "config.pbtxt").read_text()
@@ -259,7 +260,7 @@ def test_a_model_without_a_config(canary: Canary, repository: Path, clients: Cal
     load = clients("routed-bare")
     load.until_answered_by(1)
     write_version(repository, "bare", 2)
-    canary("start", "routed-bare", "--version", "2", "--weight", "50", "--parity", "off")
+    canary("start", "routed-bare", "--version", "2", "--weight", "50", "--parity", "off", "--false-alarms", "0.000001")
     assert "which it forgets when it is started again" in canary.err
     assert canary.ready("bare") == (1, 2)
     load.until_answered_by(1, 2)
@@ -283,6 +284,6 @@ def test_a_server_that_polls(
     canary("start", "routed", "--version", "2", "--wait", "0s", code=1)
     assert "has not loaded versions 1, 2 of 'numbers' by polling either" in canary.err
     assert (root / "routed" / "router.yaml").read_text() == ROUTER_YAML
-    canary("start", "routed", "--version", "2", "--wait", "30s")
+    canary("start", "routed", "--version", "2", "--wait", "120s")
     assert canary.ready("numbers") == (1, 2)
     assert [target["name"] for target in canary.settings("routed")["targets"]] == ["only", "only-v2"]

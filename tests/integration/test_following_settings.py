@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.triton
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 TINY, BATCHED, UNBATCHED = ({"name": name, "model": name} for name in ("tiny", "batched", "unbatched"))
 
 
@@ -68,8 +68,12 @@ class Clients:
 
 
 def status(server: TritonServer) -> dict[str, Any]:
-    (found,) = [one for one in read_statuses() if one["server_pid"] == server.pid]
+    (found,) = read_statuses(server.pid)
     return found
+
+
+def problem(server: TritonServer) -> str:
+    return status(server)["settings"]["problem"]
 
 
 def chosen(server: TritonServer) -> dict[str, int]:
@@ -130,22 +134,20 @@ def test_edits_under_load(repository: Path, tmp_path: Path) -> None:
             until(lambda: gets_all(server, "tiny", "batched", "unbatched"), "a target was added")
 
             path.write_text(path.read_text().replace("tiny", "nowhere", 1) + "polcy: latency\n")
-            until(lambda: status(server)["settings"]["problem"], "a wrong edit is shown")
-            found = status(server)["settings"]
-            assert "polcy: unknown key (did you mean 'policy'?)" in found["problem"]
-            assert "router.yaml:" in found["problem"]
+            until(lambda: "polcy: unknown key (did you mean 'policy'?)" in problem(server), "a wrong edit is shown")
+            assert "router.yaml:" in problem(server)
             until(lambda: _metric(server, "triton_router_settings_problem") == 1, "a metric says so too")
             until(lambda: gets_all(server, "tiny", "batched", "unbatched"), "the last good settings stay")
 
             write(targets=[TINY, BATCHED, UNBATCHED], streaming=True)
-            until(lambda: "reload the model" in status(server)["settings"]["problem"], "what needs a reload is refused")
+            until(lambda: "reload the model" in problem(server), "what needs a reload is refused")
 
             write(targets=[TINY, {"name": "narrow", "model": "narrow"}])
-            until(lambda: "has fewer rows" in status(server)["settings"]["problem"], "so is who cannot serve it all")
+            until(lambda: "has fewer rows" in problem(server), "so is who cannot serve it all")
 
             write(targets=[TINY, BATCHED], policy="random")
             until(lambda: gets_all(server, "tiny", "batched"), "a target was removed")
-            assert status(server)["settings"]["problem"] == ""
+            until(lambda: not problem(server), "there is no problem with that")
 
             write(targets=[TINY, BATCHED, UNBATCHED], policy="random")
             until(lambda: gets_all(server, "tiny", "batched", "unbatched"), "it is back, and counted on")
@@ -155,7 +157,8 @@ def test_edits_under_load(repository: Path, tmp_path: Path) -> None:
         assert clients.failures == []
         assert clients.answered > 100
         # One of the refused edits may be seen twice where it was written in place.
-        assert status(server)["settings"]["followed"] >= 5
+        until(lambda: status(server)["settings"]["followed"] >= 5, "each good edit counts")
+        until(lambda: "did you mean 'policy'?" in server.log, "the log says it")
         assert server.log.count("did you mean 'policy'?") == 1, "said once"
         until(lambda: not any(target["in_flight"] for target in status(server)["targets"]), "all is answered")
 

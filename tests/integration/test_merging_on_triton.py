@@ -17,11 +17,10 @@ import yaml
 from tritonclient.utils import InferenceServerException
 
 from triton_router.serving.status_socket import read_statuses
-from triton_router.telemetry.metrics import INTERVAL_S
 from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from triton_router.testing.triton_server import TritonServer
 
@@ -29,7 +28,8 @@ pytestmark = pytest.mark.triton
 
 MODELS = Path(__file__).parent / "merging_models"
 CLIENTS = 32
-SIBLINGS = {"plain": "", "batched": "dynamic_batching { }\n", "two": "", "lying": ""}
+PATIENCE_S = 60.0
+SIBLINGS = {"plain": "", "batched": "dynamic_batching { }\n", "two": "", "lying": "", "slow": ""}
 """Siblings, each behind a routed model that merges, and what is added to its config.pbtxt."""
 
 
@@ -44,6 +44,9 @@ def write_repository(directory: Path) -> Path:
         if name == "two":
             config = config.replace("count: 1", "count: 2")
         (directory / name / "config.pbtxt").write_text(config)
+        if name == "slow":
+            code = directory / name / "1" / "model.py"
+            code.write_text(code.read_text().replace("time.sleep(0.003)", "time.sleep(0.05)"))
         routed = directory / f"routed-{name}"
         (routed / "1").mkdir(parents=True)
         (routed / "config.pbtxt").write_text('backend: "router"\n')
@@ -145,7 +148,7 @@ def statistics(server: TritonServer, model: str) -> tuple[int, int]:
 
 def counts(server: TritonServer, model: str) -> dict[str, int]:
     """Return the router's own counts once nothing is in flight."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         (status,) = [status for status in read_statuses(server.pid) if status["model"] == model]
         (target,) = status["targets"]
@@ -155,12 +158,20 @@ def counts(server: TritonServer, model: str) -> dict[str, int]:
         time.sleep(0.02)
 
 
-def metric(server: TritonServer, name: str) -> float:
-    """Return a metric of the routed model in front of "plain"."""
+def merged(server: TritonServer) -> tuple[float, float]:
+    """Return the merged calls of the routed model in front of "slow", and their requests, by Triton's metrics."""
     with urllib.request.urlopen(server.metrics_url) as response:
         lines = response.read().decode().splitlines()
-    (line,) = [line for line in lines if line.startswith(name) and 'model="routed-plain"' in line]
-    return float(line.rsplit(" ", 1)[1])
+    mine = {line.partition("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines if 'model="routed-slow"' in line}
+    calls, requests = (mine.get(f"triton_router_merged_{what}_total", 0.0) for what in ("calls", "requests"))
+    return calls, requests
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("sibling", ["plain", "batched", "two"])
@@ -185,18 +196,23 @@ def test_every_answer_is_the_direct_one(server: TritonServer, sibling: str) -> N
 
 
 def test_waiting_requests_share_executions(server: TritonServer) -> None:
-    """Thirty-two clients of one row each: the target without a batcher is executed far less often than asked."""
+    """Thirty-two clients of one row each: the target without a batcher is executed far less often than asked.
+
+    It takes so long for a call that clients wait for it, however slow the machine and they are.
+    """
     asked = [Kind({"X": np.full((1, 2), n, np.float32)}) for n in range(64)]
-    rows_before, runs_before = statistics(server, "plain")
-    all_at_once(server, "routed-plain", asked, 8)
-    rows, runs = statistics(server, "plain")
+    rows_before, runs_before = statistics(server, "slow")
+    all_at_once(server, "routed-slow", asked, 8)
+    counts(server, "routed-slow")
+    rows, runs = statistics(server, "slow")
     assert rows - rows_before == 512
     assert runs - runs_before < 512 / 3
-    time.sleep(2 * INTERVAL_S)
-    merged_calls, merged_requests = (
-        metric(server, f"triton_router_merged_{what}_total") for what in ("calls", "requests")
-    )
-    assert merged_requests > 3 * merged_calls > 0
+
+    def says_so() -> bool:
+        calls, requests = merged(server)
+        return requests > 3 * calls > 0
+
+    until(says_so, "the metrics say so too")
 
 
 def test_rows_that_depend_on_each_other_end_merging(server: TritonServer) -> None:
@@ -205,5 +221,6 @@ def test_rows_that_depend_on_each_other_end_merging(server: TritonServer) -> Non
     for answers in all_at_once(server, "routed-lying", asked, 6):
         for n, answer in enumerate(answers):
             assert answer == (("Y", "FP32", (1, 1), np.float32(3 * n).tobytes()),)
+    until(lambda: "its requests are no longer merged" in server.log, "the log says so")
     assert server.log.count("its requests are no longer merged") == 1
     assert counts(server, "routed-lying")["succeeded"] == 192

@@ -25,7 +25,7 @@ def stream(both: Both, model: str, requests: list[tuple[list[Any], dict[str, Any
         collected: list[tuple[Any, ...]] = []
         finals = 0
         while finals < len(requests):
-            result, error = answers.get(timeout=30)
+            result, error = answers.get(timeout=90)
             if error is not None:
                 finals += 1
                 collected.append(("error", error.message().replace("routed-", "")))
