@@ -17,6 +17,7 @@ _HEADERS = (
     "target",
     "requests",
     "share",
+    "copies",
     "p50 ms",
     "p90 ms",
     "p99 ms",
@@ -39,8 +40,9 @@ def register(subparsers: Subparsers) -> None:
         subparsers,
         "status",
         summary="live view of routed models: traffic, latency, predictions",
-        description="Ask the routed models that run on this machine. 'predicted' and 'measured' are mean "
-        "latencies in milliseconds over the same requests. 'power' is measured, or as declared (~), or unknown (-). "
+        description="Ask the routed models that run on this machine. 'copies' are those of requests, sent to a target "
+        "to learn from; its latencies are those of requests and copies. 'predicted' and 'measured' are mean latencies "
+        "in milliseconds over the same ones. 'power' is measured, or as declared (~), or unknown (-). "
         "'state' is ok, failing (since its last answer), resting (left out, and why), on trial (one request "
         "at a time finds out how it is), returning (carrying a growing part of its share), or "
         "removed from router.yaml and finishing what it has in flight, "
@@ -145,6 +147,7 @@ def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
         printable(target["target"]["name"]),
         target["chosen"],
         f"{target['chosen'] / chosen:.1%}",
+        target["mirrored"],
         f"{latency['p50_ms']:.2f}",
         f"{latency['p90_ms']:.2f}" if latency["p90_ms"] else "-",
         f"{latency['p99_ms']:.2f}",

@@ -66,6 +66,7 @@ class TargetStatus(_Part):
     confidence: float
     latency: TargetLatency
     # What follows older servers do not say.
+    mirrored: int = 0
     consecutive_failures: int = 0
     error_rate: float = 0.0
     drifts: int = 0

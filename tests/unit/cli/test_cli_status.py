@@ -39,6 +39,7 @@ def _target(name: str, chosen: int) -> dict[str, Any]:
         "failed": 7,
         "refused": 0,
         "cancelled": 0,
+        "mirrored": 5 if name == "c" else 0,
         "resting": name == "b",
         "confidence": 0.5,
         "latency": {**latency, "predicted_total_ms": 4.0, "measured_total_ms": 5.0},
@@ -59,11 +60,12 @@ def serving() -> Iterator[None]:
 
 @pytest.mark.usefixtures("serving")
 def test_the_table_shows_traffic_and_latencies(capsys: pytest.CaptureFixture[str]) -> None:
-    """Shares of the requests, quantiles, means over the predicted requests, and no `ok` for what only fails."""
+    """Shares of the requests, copies beside them, quantiles, means, and no `ok` for what only fails."""
     assert main(["status", EVIL]) == 0
     *_, first, second, third = capsys.readouterr().out.splitlines()
-    assert first.split()[1:] == ["3", "75.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "ok"]
-    assert second.split() == ["b", "1", "25.0%", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "resting"]
+    assert first.split()[1:] == ["3", "75.0%", "0", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "ok"]
+    assert second.split() == ["b", "1", "25.0%", "0", "2.50", "-", "3.25", "2.00", "2.50", "4", "7", "-", "resting"]
+    assert third.split()[:5] == ["c", "0", "0.0%", "5", "2.50"]
     assert third.split()[-8:] == ["4", "7", "-", "failing", "(4", "in", "a", "row)"]
 
 
@@ -120,7 +122,7 @@ def test_power_drift_and_trouble_with_the_disk_are_shown(capsys: pytest.CaptureF
     finally:
         served.close()
     *_, first, second, kept, meter = capsys.readouterr().out.splitlines()
-    assert first.split()[3:6] == ["2.50", "3.00", "3.25"]
+    assert first.split()[4:7] == ["2.50", "3.00", "3.25"]
     assert first.endswith("42 W   ok")
     assert second.endswith("~15 W  ok, became slower x3.00")
     assert kept == "not kept: /s is full (2 errors)"
