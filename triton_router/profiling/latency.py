@@ -123,10 +123,8 @@ class LatencyModel:
         familiar = not novel and known >= 1.0
         miss = log(latency / expected)
         limit = _USUAL * self.spread
-        clip = limit if loaded else _CLIPPED * self.spread
         # Nothing is fast by accident: where little is known of a shape, it is believed to be faster than expected.
-        if miss < 0.0:
-            clip *= 1.0 + _UNEXPECTED / (0.5 + known)
+        clip = (limit if loaded else _CLIPPED * self.spread) * (1.0 if miss > 0.0 else 1.0 + _UNEXPECTED / (0.5 + known))
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
         change = 0.0

@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 NEWER_OF_A_TARGET = {
+    "mirrored": 0,
     "consecutive_failures": 0,
     "error_rate": 0.0,
     "drifts": 0,
