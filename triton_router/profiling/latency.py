@@ -124,7 +124,8 @@ class LatencyModel:
         miss = log(latency / expected)
         limit = _USUAL * self.spread
         # Nothing is fast by accident: where little is known of a shape, it is believed to be faster than expected.
-        clip = (limit if loaded else _CLIPPED * self.spread) * (1.0 if miss > 0.0 else 1.0 + _UNEXPECTED / (0.5 + known))
+        widened = 1.0 if miss > 0.0 else 1.0 + _UNEXPECTED / (0.5 + known)
+        clip = (limit if loaded else _CLIPPED * self.spread) * widened
         self._note(latency, expected, miss, limit, loaded=loaded)
         spread = self.loaded_spread if loaded else self.spread
         change = 0.0
