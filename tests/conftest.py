@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from triton_router.testing.triton_server import triton_server
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-# How long an example takes says nothing on a machine that is busy with something else.
-settings.register_profile("unhurried", deadline=None)
+# How long an example takes, or is drawn, says nothing on a machine that is busy with something else.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
 

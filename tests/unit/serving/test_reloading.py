@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,12 +49,15 @@ class Edited:
         path.write_text("good 0")
         self.said: list[str] = []
         self.followed: list[str] = []
+        self._edits = 0
         self.reloading = Reloading(path, self.said.append)
         self.reloading._follow = self._follow
 
     def edit(self, content: str | bytes) -> dict[str, Any]:
         """Write, have it looked at, and return the status."""
         self.path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        self._edits += 1
+        os.utime(self.path, ns=(self._edits, self._edits))  # two edits may fall into one tick of the files' clock
         self.reloading.look()
         self.reloading.look()
         return self.reloading.status()
