@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 HEALTH = {"first_pause_s": 0.3, "longest_pause_s": 1.0, "slow_start_s": 0.3, "check_interval_s": 0.2}
 """Shorter pauses than the defaults, so that targets are back soon; the same otherwise."""
 
+ROUTED = {"policy": "least-request", "health": HEALTH, "queue": {"limit": 5000}}
+"""Settings of "routed". Requests whose clients have left count until they are executed: on a slow machine thousands."""
+
 TARGETS = ("a", "b", "c")
 SLOW_TARGETS = ("slow-a", "slow-b")
 STATEFUL = Path(__file__).parents[1] / "integration" / "conformance" / "models" / "sequence"
@@ -34,14 +37,14 @@ def write_fleet(fleet: SwitchedFleet) -> None:
     """Three targets behind three routed models that send to all of them; two slow and two stateful ones behind one."""
     for target in TARGETS:
         fleet.add_target(target)
-    fleet.add_routed("routed", TARGETS, policy="least-request", health=HEALTH)
+    fleet.add_routed("routed", TARGETS, **ROUTED)
     fleet.add_routed("hedged", TARGETS, policy="least-request", health=HEALTH, hedge={"share": 0.3})
     merging = [{"name": name, "model": name, "batch_independent": True, "instances": 1} for name in TARGETS]
     fleet.add_routed("merged", merging, policy="least-request", health=HEALTH)
     # It takes more than its targets do: what is wrong for them reaches them.
     (fleet.repository / "merged" / "config.pbtxt").write_text(LOOSE)
     for target in SLOW_TARGETS:
-        fleet.add_target(target, service_ms=40.0)
+        fleet.add_target(target, service_ms=100.0)
     # What waits at a target is executed even if its client has been refused meanwhile: little is let there.
     capped = [{"name": name, "model": name, "max_in_flight": 2} for name in SLOW_TARGETS]
     fleet.add_routed("busy", capped, policy="least-request", health=HEALTH, queue={"limit": 64})

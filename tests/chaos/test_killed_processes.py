@@ -41,7 +41,8 @@ def test_a_killed_target_is_replaced_and_repaired(chaos: Chaos) -> None:
 
 def test_a_killed_router_comes_back(chaos: Chaos) -> None:
     """A kill -9 of the router's process: only what was in flight hangs, and new requests are served again."""
-    habits = Habits(clients=12, grpc_clients=4, patience_s=3.0, pause_after_error_s=0.1)
+    # Longer than a repair takes: who has given up asks again, and is to find the new process.
+    habits = Habits(clients=12, grpc_clients=4, patience_s=12.0, pause_after_error_s=0.1)
     with chaos.scene("kill -9 of the router", "routed", habits) as scene:
         pid = chaos.kill_stub("routed")
         took = await_event(

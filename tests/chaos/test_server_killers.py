@@ -45,24 +45,28 @@ def test_metrics_are_one_threads_own(chaos: Chaos) -> None:
     """1. Metrics read by many, and the status asked, while every kind of outcome is counted: nothing crashes."""
     pid = chaos.stub("routed")
     done = threading.Event()
+    seen: list[list[float]] = [[] for _ in range(4)]
 
-    def read() -> list[float]:
-        found: list[float] = []
+    def read(found: list[float]) -> None:
         while not done.is_set():
             found.append(requests_total(chaos, "routed"))
             chaos.served.status("routed")
-        return found
 
     with ThreadPoolExecutor(4) as pool, chaos.scene("1. metrics", "routed", Habits(8, 4)) as scene:
-        readers = [pool.submit(read) for _ in range(4)]
-        with chaos.served.load("routed", Habits(4, 4, leaves_within_s=0.02, seconds=1.5)) as leaving:
-            for line in ("error:INTERNAL:broken", "ok"):
-                chaos.fleet.switch("b", line)
-                time.sleep(0.7)
-            leaving.wait()
-        done.set()
-        seen = [reader.result() for reader in readers]
-    assert all(one == sorted(one) and one[-1] > one[0] for one in seen)
+        readers = [pool.submit(read, found) for found in seen]
+        try:
+            with chaos.served.load("routed", Habits(4, 4, leaves_within_s=0.02, seconds=1.5)) as leaving:
+                for line in ("error:INTERNAL:broken", "ok"):
+                    chaos.fleet.switch("b", line)
+                    time.sleep(0.7)
+                leaving.wait()
+            # Published once a second at best.
+            await_event(lambda: all(found and found[-1] > found[0] for found in seen), "each reader sees them grow")
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
+    assert all(found == sorted(found) for found in seen)
     assert_every_answer_came(scene)
     assert chaos.stub("routed") == pid
 
@@ -84,13 +88,15 @@ def test_no_call_is_made_twice(chaos: Chaos, model: str) -> None:
 def test_nobody_asks_after_the_last_answer(chaos: Chaos) -> None:
     """3. Clients that leave just when their answer comes, and refused requests: nothing is asked of either then."""
     pid = chaos.stub("routed")
-    wrong = Habits(2, 2, parameters={"router_goal": "no such goal"}, seconds=1.5, pause_after_error_s=0.001)
+    wrong = Habits(2, 2, parameters={"router_goal": "no such goal"}, pause_after_error_s=0.001)
     # Enough of them for waits in the router, after which it looks whether clients are still there.
-    leaving = Habits(4, 20, leaves_within_s=0.2, seconds=1.5, pause_after_error_s=0.0)
+    leaving = Habits(4, 20, leaves_within_s=0.2, pause_after_error_s=0.0)
     with chaos.scene("3. cancellations", "routed", Habits(2, 2)) as scene:
         with chaos.served.load("routed", leaving) as left, chaos.served.load("routed", wrong) as refused:
-            left.wait()
-            refused.wait()
+            time.sleep(1.5)
+            await_event(lambda: min(left.seen.left, left.seen.answered, refused.seen.failed) > 50, "enough of each")
+            left.stop()
+            refused.stop()
         scene.figures["left"] = str(left.seen.left)
         scene.figures["refused"] = str(refused.seen.failed)
     assert left.seen.left > 50
@@ -132,10 +138,12 @@ def test_nothing_of_the_server_is_needed_to_import(chaos: Chaos) -> None:
 def test_a_clients_mistake_is_its_own(chaos: Chaos) -> None:
     """6. Shapes that no target takes are refused once each: not tried elsewhere, and nobody is left out for them."""
     before = {target["target"]["name"]: target for target in chaos.served.status("merged")["targets"]}
-    habits = Habits(6, 2, columns=5, seconds=1.5, pause_after_error_s=0.002)
+    habits = Habits(6, 2, columns=5, pause_after_error_s=0.002)
     with chaos.scene("6. wrong shapes", "merged", Habits(6, 2)) as scene:
         with chaos.served.load("merged", habits) as wrong:
-            wrong.wait()
+            time.sleep(1.5)
+            await_event(lambda: wrong.seen.failed > 50, "enough of them are refused")
+            wrong.stop()
         scene.figures["refused"] = str(wrong.seen.failed)
     after = {target["target"]["name"]: target for target in chaos.served.status("merged")["targets"]}
     grown = {key: sum(after[name][key] - before[name][key] for name in after) for key in ("refused", "failed")}

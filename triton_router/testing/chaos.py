@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 SETTLE_S = 0.5
 """Of load before a fault: every target has answered by then."""
 
-_EVENT_S = 20.0
+_EVENT_S = 60.0
 """Longest wait for anything that has to happen."""
 
-_IDLE_S = 10.0
+_IDLE_S = 60.0
 
 
 @dataclass

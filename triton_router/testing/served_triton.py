@@ -128,7 +128,7 @@ def served_triton(
         end(process)
 
 
-def end(process: subprocess.Popen[str], timeout: float = 20.0) -> int:
+def end(process: subprocess.Popen[str], timeout: float = 90.0) -> int:
     """End a serving process as an operator does, and then for sure. Returns its exit status."""
     process.terminate()
     try:
@@ -156,12 +156,12 @@ def _announced(process: subprocess.Popen[str], timeout: float) -> dict[str, str]
 
 def _tritonserver_below(pid: int) -> int:
     """Return the tritonserver that a serving process has started."""
-    end_at = time.monotonic() + 5
+    end_at = time.monotonic() + 60
     while time.monotonic() < end_at:
-        children = Path(f"/proc/{pid}/task").glob("*/children")
-        for child in " ".join(path.read_text() for path in children).split():
-            name = Path(f"/proc/{child}/comm").read_text().strip()
-            if name.startswith("tritonserver"):
-                return int(child)
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # a thread that ends meanwhile, as that does which said "ready"
+                for child in children.read_text().split():
+                    if Path(f"/proc/{child}/comm").read_text().startswith("tritonserver"):
+                        return int(child)
         time.sleep(0.02)
     raise UnavailableError("triton-router serve has no tritonserver among its children")
