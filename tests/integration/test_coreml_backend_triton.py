@@ -73,7 +73,7 @@ def triton(
 def _infer(triton: client.InferenceServerClient, ids: np.ndarray) -> client.InferResult:
     tensor = client.InferInput("ids", ids.shape, "INT64")
     tensor.set_data_from_numpy(ids)
-    return triton.infer("arithmetic", [tensor], client_timeout=20)
+    return triton.infer("arithmetic", [tensor], client_timeout=90)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML runs on macOS")

@@ -100,7 +100,7 @@ def test_twenty_thousand_requests(tmp_path: Path) -> None:
 
 
 def wait_until_idle(server: TritonServer) -> dict[str, object]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         status = read_statuses(server.pid)[0]
         if not sum(target["in_flight"] for target in status["targets"]):

@@ -74,7 +74,7 @@ def test_reloading_the_routed_model_under_load(tmp_path: Path) -> None:
         assert not worker.is_alive(), "the load hangs"
         assert result.failed == 0, result.errors[:1]
         assert seen == sorted(seen)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while served(server) != len(result.latencies_ms):
             assert time.monotonic() < deadline, (served(server), len(result.latencies_ms))
             time.sleep(0.2)

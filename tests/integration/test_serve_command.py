@@ -64,7 +64,7 @@ def command(repository: Path, *more: str) -> tuple[list[str], int]:
 
 def run(repository: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a serve command that ends by itself."""
-    return subprocess.run(command(repository, *more)[0], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command(repository, *more)[0], capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture
@@ -121,13 +121,13 @@ def serve(tmp_path: Path) -> Iterator[object]:
     for one in started:
         if one.process.poll() is None:
             one.process.terminate()
-        one.process.wait(30)
+        one.process.wait(120)
         one.process.stdout.close()
 
 
 def wait_gone(pid: int) -> bool:
     """Wait until a process has ended."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -152,7 +152,7 @@ def test_it_loads_a_routed_model_with_its_targets_and_ends_on_sigterm(repository
 
     def ready(model: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/{model}/ready", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/{model}/ready", timeout=60) as answer:
                 return answer.status == 200
         except urllib.error.HTTPError as error:
             error.close()
@@ -162,7 +162,7 @@ def test_it_loads_a_routed_model_with_its_targets_and_ends_on_sigterm(repository
     server = served.server_pid()
     assert len(served.backend_directories()) == 1
     served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(30) == 0
+    assert served.process.wait(120) == 0
     assert wait_gone(server)
     assert served.backend_directories() == []
 
@@ -198,7 +198,7 @@ def test_the_server_dies_with_its_launcher(repository: Path, serve: object) -> N
     served.ready()
     server = served.server_pid()
     served.process.kill()
-    served.process.wait(10)
+    served.process.wait(60)
     assert wait_gone(server)
     (left_behind,) = served.backend_directories()
     again = serve(command(repository, "--json")[0])
@@ -212,7 +212,7 @@ def test_the_servers_own_death_by_a_signal_becomes_the_exit_code(repository: Pat
     served = serve(command(repository, "--json")[0])
     served.ready()
     os.kill(served.server_pid(), signal.SIGKILL)
-    assert served.process.wait(30) == 128 + signal.SIGKILL
+    assert served.process.wait(120) == 128 + signal.SIGKILL
 
 
 def test_failed_models_are_named_with_their_reason_at_the_end(repository: Path) -> None:
