@@ -258,7 +258,7 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
     """When this process itself cannot write, that is said, and nothing is left."""
     path = _write("write_mlp", tmp_path / "mlp.onnx")
     command = ["bash", "-c", 'ulimit -f 0; exec "$@"', "limited", *_command(path, tmp_path / "r")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
     assert "error: the disk cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -301,6 +301,6 @@ def test_an_interrupted_addition_leaves_nothing(tmp_path: Path, number: signal.S
             if line.startswith("parent:"):
                 process.send_signal(number)
                 break
-        assert process.wait(60) == 130
+        assert process.wait(120) == 130
     assert _files(repository) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.onnx", "2.onnx", "r"]

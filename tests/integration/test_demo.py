@@ -23,7 +23,7 @@ from triton_router.testing.triton_server import free_ports
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.triton, pytest.mark.build, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.triton, pytest.mark.build, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 MARK = "DEMO_TEST_MARK"
@@ -69,7 +69,7 @@ def kept(minilm_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         yield Kept(process, log.read_text(), mark)
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(120)
 
 
 def marked(mark: str) -> list[str]:
@@ -82,6 +82,14 @@ def marked(mark: str) -> list[str]:
         except OSError:  # it ended, or is another user's
             continue
     return found
+
+
+def until_gone(mark: str) -> None:
+    """Wait until no process carries this mark: one that has been killed takes a moment to be gone."""
+    end = time.monotonic() + 60
+    while left := marked(mark):
+        assert time.monotonic() < end, left
+        time.sleep(0.05)
 
 
 def shell(command: str) -> str:
@@ -144,8 +152,8 @@ def test_an_end_by_ctrl_c_leaves_nothing(kept: Kept) -> None:
     """Ctrl-C ends the server and every process around it, and the demo, having told its story, exits with 0."""
     assert len(marked(kept.mark)) > 3
     kept.process.send_signal(signal.SIGINT)
-    assert kept.process.wait(60) == 0
-    assert marked(kept.mark) == []
+    assert kept.process.wait(120) == 0
+    until_gone(kept.mark)
 
 
 def test_a_server_ended_while_it_loads_leaves_nothing(minilm_repository: Path) -> None:
@@ -160,5 +168,5 @@ def test_a_server_ended_while_it_loads_leaves_nothing(minilm_repository: Path) -
             assert serve.poll() is None
             time.sleep(0.05)
         serve.terminate()
-        serve.wait(60)
-    assert marked(mark) == []
+        serve.wait(120)
+    until_gone(mark)

@@ -139,7 +139,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("parity")
     fleet = SwitchedFleet(directory)
     for target in TARGETS:
-        fleet.add_target(str(target["name"]))
+        # The variant is the faster by so much that it serves, also where a busy machine makes both slower.
+        fleet.add_target(str(target["name"]), service_ms=8.0 if target["name"] == "exact" else 1.0)
     fleet.switch("int8", "noise:0.0001")
     fleet.switch("next", "wrong:1")
     fleet.add_routed("m", TARGETS, **SETTINGS)
@@ -157,7 +158,7 @@ def test_noise_below_the_tolerance_is_no_divergence(place: Place) -> None:
     merged = 'triton_router_merged_calls_total{model="m",target="int8"}'
     until(lambda: place.metric(merged) > 0, "merged calls are compared too")
     assert not place.compared("int8")["quarantined"]
-    assert place.serves("int8")
+    until(lambda: place.serves("int8"), "the variant serves")
 
 
 def test_a_shadow_gets_copies_and_nothing_else(place: Place) -> None:

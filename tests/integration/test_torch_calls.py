@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-pytestmark = [pytest.mark.triton, pytest.mark.build]
+pytestmark = [pytest.mark.triton, pytest.mark.build, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 LOW = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -54,7 +54,7 @@ def _infer(server: TritonServer, model: str, arrays: dict[str, np.ndarray]) -> c
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
     with client.InferenceServerClient(server.grpc_url) as connection:
-        return connection.infer(model, inputs, client_timeout=20)
+        return connection.infer(model, inputs, client_timeout=90)
 
 
 @pytest.mark.parametrize("model", ["nested-pt2-cpu", "nested"])

@@ -13,7 +13,7 @@ import pytest
 
 from triton_router.testing.triton_server import free_ports
 
-pytestmark = [pytest.mark.wheel, pytest.mark.triton]
+pytestmark = [pytest.mark.wheel, pytest.mark.triton, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,4 +88,4 @@ def test_the_installed_wheel_serves_without_a_checkout(wheel: Path, tmp_path: Pa
             assert call(str(python), "-c", ask).strip() == "(1, 3)"
         finally:
             served.terminate()
-        assert served.wait(40) == 0
+        assert served.wait(120) == 0
