@@ -16,9 +16,9 @@ from tests.chaos.conftest import HEALTH, ROUTED, TARGETS
 from triton_router.errors import TritonRouterError
 from triton_router.testing.chaos import Chaos, await_event
 from triton_router.testing.checked_load import Habits
+from triton_router.testing.ports import free_ports
 from triton_router.testing.served_triton import end, served_triton
 from triton_router.testing.switched_fleet import SwitchedFleet
-from triton_router.testing.triton_server import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.minilm.demo.sentences import QUERIES, SENTENCES, TOPIC_OF
-from triton_router.testing.triton_server import free_ports
+from triton_router.testing.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

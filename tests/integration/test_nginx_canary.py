@@ -20,7 +20,8 @@ import pytest
 import tritonclient.http as triton
 
 from triton_router.cli.main import main
-from triton_router.testing.triton_server import free_ports, triton_server
+from triton_router.testing.ports import free_ports
+from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from triton_router.testing.triton_server import free_ports
+from triton_router.testing.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

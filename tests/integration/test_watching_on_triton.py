@@ -23,7 +23,8 @@ from tritonclient.utils import InferenceServerException
 
 from triton_router.serving.stub_processes import StubScan
 from triton_router.testing.load import closed_loop, encode
-from triton_router.testing.triton_server import free_ports, triton_server
+from triton_router.testing.ports import free_ports
+from triton_router.testing.triton_server import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from triton_router.testing.triton_server import free_ports
+from triton_router.testing.ports import free_ports
 
 pytestmark = [pytest.mark.wheel, pytest.mark.triton, pytest.mark.timeout(900)]
 

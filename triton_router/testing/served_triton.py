@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from triton_router.errors import UnavailableError
 from triton_router.serving.status_socket import read_statuses
 from triton_router.testing.checked_load import CheckedLoad, Habits
-from triton_router.testing.triton_server import free_ports
+from triton_router.testing.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from triton_router.errors import UnavailableError
 from triton_router.serving.launcher.launch import launch
 from triton_router.serving.launcher.options import ControlMode, ServeOptions
 from triton_router.serving.launcher.plan import plan
+from triton_router.testing.ports import ADDRESS, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from triton_router.serving.launcher.process import ServerProcess
-
-ADDRESS = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +118,3 @@ def triton_server(  # noqa: PLR0913 - a server has as many things that a test ma
                 f"tritonserver ended with status {code}{launched.process.report.summary(prefix=': ')}\n{tail}"
             )
         yield TritonServer(http_port, grpc_port, metrics_port, launched.process, log_file)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((ADDRESS, 0))
-        return [one.getsockname()[1] for one in sockets]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import subprocess
 import time
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from examples.minilm.demo.processes import PROGRAM, running
 from triton_router.errors import UnavailableError
 from triton_router.serving.launcher.process import http_ready
-from triton_router.testing.triton_server import ADDRESS, free_ports
+from triton_router.testing.ports import ADDRESS, free_ports, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -77,7 +76,7 @@ def serving(
 def choose_ports(*, keep: bool, console: Console) -> tuple[int, int, int]:
     """Return the default ports where someone is to call them and they are free; else any free ones."""
     if keep:
-        taken = [port for port in DEFAULT_PORTS if not _free(port)]
+        taken = [port for port in DEFAULT_PORTS if not is_free(port)]
         if not taken:
             return DEFAULT_PORTS
         console.say(f"port {', '.join(map(str, taken))} is in use; taking others")
@@ -110,16 +109,6 @@ def _wait(server: Server, console: Console) -> None:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError:
-            return False
-        return True
 
 
 def _descends(pid: int, parent: int) -> bool:
