@@ -24,9 +24,9 @@ settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what works with servers: it must not run beside anything else."""
+    """Mark what works with servers: it must not run beside anything else, unless it says that it may."""
     for item in items:
-        if item.get_closest_marker("triton"):
+        if item.get_closest_marker("triton") and not item.get_closest_marker("beside"):
             item.add_marker(pytest.mark.alone)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 CONFIG = """backend: "{backend}"
 max_batch_size: 8

@@ -23,7 +23,7 @@ from triton_router.testing.ports import free_ports
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.triton, pytest.mark.build, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.triton, pytest.mark.beside, pytest.mark.build, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 MARK = "DEMO_TEST_MARK"

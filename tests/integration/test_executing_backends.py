@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-pytestmark = [pytest.mark.triton, pytest.mark.build]
+pytestmark = [pytest.mark.triton, pytest.mark.beside, pytest.mark.build]
 
 LOADED = ("lookup", "lookup-native-name", "echo", "program")
 ROUTED = {"routed-lookup": "lookup-native-name", "routed-program": "program"}

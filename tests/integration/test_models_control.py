@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 SHIPPED = Path(__file__).parents[2] / "model_repository"
 

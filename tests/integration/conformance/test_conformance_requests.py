@@ -17,7 +17,7 @@ import tritonclient.http.aio as http_aio
 if TYPE_CHECKING:
     from .conftest import Answer, Both
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 ONE = np.array([1.0], np.float32)
 

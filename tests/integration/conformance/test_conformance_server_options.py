@@ -16,7 +16,7 @@ from triton_router.testing.triton_server import triton_server
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 
 def test_the_targets_span_is_a_child(conformance_repository: Path, tmp_path: Path) -> None:

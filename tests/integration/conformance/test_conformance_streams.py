@@ -12,7 +12,7 @@ import tritonclient.grpc as grpc_client
 if TYPE_CHECKING:
     from .conftest import Both
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 
 def stream(both: Both, model: str, requests: list[tuple[list[Any], dict[str, Any]]]) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .conftest import Both
 
-pytestmark = pytest.mark.triton
+pytestmark = [pytest.mark.triton, pytest.mark.beside]
 
 NUMPY = {
     "BOOL": np.bool_,
