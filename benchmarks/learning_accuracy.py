@@ -26,6 +26,8 @@ class Accuracy(NamedTuple):
 
     Attributes:
         ceiling: R2 of the held-out data's own median per (batch, length).
+        others: R2 of the median per (batch, length) of half of the held-out data for the other half: what so many
+            executions, several times those that were learned, tell of others at all.
         known_load: R2 of their median per (batch, length, callers): what perfect knowledge of the load would add.
         floor: Mean absolute percentage error of the same medians as ``ceiling``.
         coverage: Share of held-out latencies within the 90th percentile predicted for them.
@@ -38,6 +40,7 @@ class Accuracy(NamedTuple):
     held_out: int
     r2: float
     ceiling: float
+    others: float
     known_load: float
     mape: float
     floor: float
@@ -82,7 +85,7 @@ def _once(rows: Sequence[Timing], alone: Mapping[Shape, float], seed: int) -> Ac
         profile.record_latency(row.latency_ms, row.work, expected, alone=row.alone, rows=row.batch, load=load)
     truth = [row.latency_ms for row in held]
     guess = [profile.predict_latency(row.work, row.batch, _load(row, alone)) for row in held]
-    shape = _medians(held, lambda row: (row.batch, row.length))
+    shape = _medians(held, _shape)
     load = _medians(held, lambda row: (row.batch, row.length, row.callers))
     within = [y <= profile.latency_quantile(p, 0.9) for y, p in zip(truth, guess, strict=True)]
     return Accuracy(
@@ -92,6 +95,7 @@ def _once(rows: Sequence[Timing], alone: Mapping[Shape, float], seed: int) -> Ac
         len(held),
         r2(truth, guess),
         r2(truth, shape),
+        _between_halves(held),
         r2(truth, load),
         mape(truth, guess),
         mape(truth, shape),
@@ -116,12 +120,26 @@ def _load(row: Timing, alone: Mapping[Shape, float]) -> Load:
     return Load(sum(here), len(here), sum(elsewhere), len(elsewhere), targets) if row.flying else IDLE
 
 
-def _medians(rows: Sequence[Timing], key: Callable[[Timing], tuple[int, ...]]) -> list[float]:
+def _shape(row: Timing) -> tuple[int, ...]:
+    return row.batch, row.length
+
+
+def _medians(
+    rows: Sequence[Timing], key: Callable[[Timing], tuple[int, ...]], of: Sequence[Timing] = ()
+) -> list[float]:
+    """Return for each row the median of its cell, among ``of`` or the rows themselves; of all where that has none."""
     cells: dict[tuple[int, ...], list[float]] = defaultdict(list)
-    for row in rows:
+    for row in of or rows:
         cells[key(row)].append(row.latency_ms)
     medians = {at: median(values) for at, values in cells.items()}
-    return [medians[key(row)] for row in rows]
+    overall = median(medians.values())
+    return [medians.get(key(row), overall) for row in rows]
+
+
+def _between_halves(held: Sequence[Timing]) -> float:
+    first, second = held[::2], held[1::2]
+    truth = [row.latency_ms for row in (*first, *second)]
+    return r2(truth, [*_medians(first, _shape, second), *_medians(second, _shape, first)])
 
 
 def _line_over_batch(learned: Sequence[Timing], held: Sequence[Timing]) -> list[float]:
