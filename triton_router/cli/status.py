@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the status."""
     from triton_router.serving.status_socket import read_statuses
 
-    statuses = [status for status in read_statuses() if args.model in {None, status["model"]}]
+    statuses = [status for status in read_statuses(tell=output.note) if args.model in {None, status["model"]}]
     if not statuses:
         raise NotFoundError(
             f"no routed model called {args.model!r} runs on this machine",

@@ -103,12 +103,18 @@ class StatusSocket:
             _warn(f"a status could not be built:\n{traceback.format_exc()}")
 
 
-def read_statuses(server_pid: int | None = None, *, patience_s: float = _PATIENCE_S) -> list[dict[str, Any]]:
+def read_statuses(
+    server_pid: int | None = None,
+    *,
+    patience_s: float = _PATIENCE_S,
+    tell: Callable[[str], object] = lambda _: None,
+) -> list[dict[str, Any]]:
     """Return the status of every routed model on this machine, or of those of one server, by name.
 
     Args:
         server_pid: The server; every one if absent.
         patience_s: Longest wait for one model's whole answer, in seconds.
+        tell: Is told of each that is not among them though it is there.
 
     Raises:
         UnavailableError: None answers.
@@ -121,8 +127,12 @@ def read_statuses(server_pid: int | None = None, *, patience_s: float = _PATIENC
             statuses.append({"server_pid": pid, **_ask(name, time.monotonic() + patience_s).model_dump()})
         except _AnotherUserError as error:
             others.add(error.user)
-        except (OSError, ValueError):  # gone between the listing and the question, too slow, or not a status
+        except ConnectionRefusedError:  # gone between the listing and the question
             failed += 1
+        except (OSError, ValueError) as error:
+            failed += 1
+            why = f"does not answer within {patience_s:g} s" if isinstance(error, TimeoutError) else "gives no status"
+            tell(f"a routed model of server {pid} (process {name.rpartition('-')[2]}) {why}, and is not shown")
     if not statuses:
         raise _none_answers(others, failed)
     return sorted(statuses, key=lambda status: (status["model"], status["server_pid"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,6 +230,33 @@ def test_an_answer_in_drops_is_given_up() -> None:
 
     with pretending(drip), pytest.raises(UnavailableError, match="1 gave no valid status"):
         read_statuses(SERVER, patience_s=0.3)
+
+
+def test_who_is_left_out_is_told_of() -> None:
+    """A model that hangs, or says something else, is not taken for one that does not exist, though others answer."""
+    told: list[str] = []
+    is_over = Event()
+    for answer, patience_s in ((lambda _: is_over.wait(60), 2.0), (lambda connection: connection.sendall(b"[]"), 30.0)):
+        with pretending(answer), socket.socket(socket.AF_UNIX) as well:
+            well.bind(f"\0triton-router-{SERVER}-2")
+            well.listen()
+            answering = Thread(target=_answer_once, args=(well,))
+            answering.start()
+            (status,) = read_statuses(SERVER, patience_s=patience_s, tell=told.append)
+            answering.join()
+            is_over.set()
+            assert status["model"] == "m"
+    who = f"a routed model of server {SERVER} (process 1)"
+    assert told == [
+        f"{who} does not answer within 2 s, and is not shown",
+        f"{who} gives no status, and is not shown",
+    ]
+
+
+def _answer_once(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.sendall(json.dumps(STATUS).encode())
 
 
 def test_an_endless_answer_is_given_up() -> None:
