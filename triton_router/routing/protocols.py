@@ -29,6 +29,9 @@ UTILIZATION_MEMORY_S = 5.0
 _PRESSURE_RATE = 0.05
 """Weight of the newest request in the mean of what requests leave behind on a device. Where they come and go one by one
 they find as much; and when one ends, nobody waits for a decision."""
+_STEADINESS_RATE = 0.01
+"""Likewise where it is told how much that varies: so slowly that the ups and downs of a queue are not taken for its
+mean."""
 _SUPPOSED = 1.0
 """Evidence that a device does one thing at a time, before there is any: what one request says that had company all the
 time."""
@@ -45,8 +48,10 @@ class Device:
         hindrance: By what share (0 to 1) of its own time a request at one of its targets delays one at another: what
             they have found (`Candidate.felt`), each weighed by its evidence.
         hindrance_known: That evidence, all together.
-        pressure: 1 + how many others a request finds there to hinder, on average (`Candidate.release` keeps count); see
-            `scorers.latency`.
+        pressure: 1 + how many others a request finds there to hinder, on average; see `scorers.latency`.
+        usual: That mean without the 1, over more requests.
+        variance: How much it varies, as the variance of that number over as many.
+        charge: What it counts that a request hinders others, those to come included, likewise.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
         peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
@@ -61,12 +66,24 @@ class Device:
     hindrance: float = 1.0
     hindrance_known: float = _SUPPOSED
     pressure: float = 1.0
+    usual: float = 0.0
+    variance: float = 0.0
+    charge: float = 1.0
     utilization: float = 0.0
     settled_at: float = 0.0
     peers_in_flight: int = 0
     peers_ms: float = 0.0
     peers_busy: int = 0
     load: Load | None = None
+
+    def note_left(self, hindered: float) -> None:
+        """Keep count of how many others a request that ended has left there to hinder."""
+        self.pressure += _PRESSURE_RATE * (1.0 + hindered - self.pressure)
+        off = hindered - self.usual
+        self.usual += _STEADINESS_RATE * off
+        self.variance += _STEADINESS_RATE * ((1.0 - _STEADINESS_RATE) * off * off - self.variance)
+        steadiness = (1.0 + self.usual) / (1.0 + self.variance)
+        self.charge = self.pressure * steadiness * steadiness if steadiness > 1.0 else self.pressure
 
     def load_elsewhere(self) -> Load:
         """Return `load`: the same for most targets of most devices at most decisions."""
@@ -205,8 +222,7 @@ class Candidate:
             device.ms_in_flight = device.ms_in_flight - alone_ms if device.in_flight else 0.0
             here = self.in_flight + self.peers_in_flight
             elsewhere = device.in_flight + device.peers_in_flight - here
-            hindered = self.queueing * here + device.hindrance * elsewhere
-            device.pressure += _PRESSURE_RATE * (1.0 + hindered - device.pressure)
+            device.note_left(self.queueing * here + device.hindrance * elsewhere)
 
     def learn_of_load(self) -> None:
         """Note what load was found to cost here. Who shares the target shares its device, at least."""

@@ -28,9 +28,10 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
     """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
 
         cost = (expected + others) * (1 + CAUTION * (1 - confidence))
-        others = alone * hindered * pressure
+        others = alone * hindered * charge
         hindered = queueing * here + hindrance * elsewhere
-        pressure = 1 + mean of ``hindered`` over the device's latest requests
+        charge = pressure * max(1, pressure / (1 + variance))**2
+        pressure = 1 + mean of ``hindered`` over the device's latest requests, and ``variance`` that of ``hindered``
 
     ``here`` and ``elsewhere`` are how many requests are in flight at the target and at others of its device,
     ``queueing`` and ``hindrance`` by what share of its own time the request delays one of these. Were each request to
@@ -41,6 +42,13 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
     finds n others costs D (n + 1) itself and D (n + 1) L those who come later, where L is the mean number there
     (Krishnan, *Joining the right queue: a state-dependent decision rule*, 1990). Taken here is D n (1 + L), which is as
     much on average, and nothing where nothing is in flight.
+
+    That holds where requests come whatever happens. Clients that wait for their answers and then ask again come back
+    the sooner, and what one of them gains by passing a queue, others lose at once: by Little's law N of them wait
+    N / throughput on average, so that on a busy device nothing counts but the work that is done for each request.
+    Such clients are known by how little the number in flight varies: not at all where they never pause, but by its
+    mean at least in an M/M/1 queue (there it is L + L**2). The square weighs that enough for four of them to do 0.98 as
+    much as by the fastest target alone, and is without effect where requests come independently of each other.
     """
     doubt = 1.0 + CAUTION
     return _shares([(c.expected_latency_ms + c.others_ms) * (doubt - CAUTION * c.confidence) for c in candidates])

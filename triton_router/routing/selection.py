@@ -33,15 +33,15 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
         elif here == on_device:
             ahead = candidate.ms_in_flight + candidate.peers_ms
             candidate.expected_latency_ms = alone + profile.wait_of(alone, ahead, here, 0.0, 0.0, 0.0)
-            candidate.others_ms = alone * candidate.queueing * here * device.pressure
+            candidate.others_ms = alone * candidate.queueing * here * device.charge
         elif not here:
             load = device.load or device.load_elsewhere()
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *load)
-            candidate.others_ms = alone * device.hindrance * on_device * device.pressure
+            candidate.others_ms = alone * device.hindrance * on_device * device.charge
         else:
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *candidate.load())
             hindered = candidate.queueing * here + device.hindrance * (on_device - here)
-            candidate.others_ms = alone * hindered * device.pressure
+            candidate.others_ms = alone * hindered * device.charge
 
 
 def constrained(
