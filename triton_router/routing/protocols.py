@@ -51,7 +51,7 @@ class Device:
         pressure: 1 + how many others a request finds there to hinder, on average; see `scorers.latency`.
         usual: That mean without the 1, over more requests.
         variance: How much it varies, as the variance of that number over as many.
-        charge: What it counts that a request hinders others, those to come included, likewise.
+        steadiness: By what share more a request's waste of time there is charged for, because the number hardly varies.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
         peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
@@ -68,7 +68,7 @@ class Device:
     pressure: float = 1.0
     usual: float = 0.0
     variance: float = 0.0
-    charge: float = 1.0
+    steadiness: float = 0.0
     utilization: float = 0.0
     settled_at: float = 0.0
     peers_in_flight: int = 0
@@ -83,7 +83,7 @@ class Device:
         self.usual += _STEADINESS_RATE * off
         self.variance += _STEADINESS_RATE * ((1.0 - _STEADINESS_RATE) * off * off - self.variance)
         steadiness = (1.0 + self.usual) / (1.0 + self.variance)
-        self.charge = self.pressure * steadiness * steadiness if steadiness > 1.0 else self.pressure
+        self.steadiness = steadiness * steadiness - 1.0 if steadiness > 1.0 else 0.0
 
     def load_elsewhere(self) -> Load:
         """Return `load`: the same for most targets of most devices at most decisions."""

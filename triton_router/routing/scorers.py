@@ -28,10 +28,11 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
     """Rate by predicted latency, the delay to others included, and doubtful predictions a little lower.
 
         cost = (expected + others) * (1 + CAUTION * (1 - confidence))
-        others = alone * hindered * charge
+        others = alone * hindered * pressure * (1 + steadiness * waste)
         hindered = queueing * here + hindrance * elsewhere
-        charge = pressure * max(1, pressure / (1 + variance))**2
-        pressure = 1 + mean of ``hindered`` over the device's latest requests, and ``variance`` that of ``hindered``
+        pressure = 1 + mean of ``hindered`` over the device's latest requests
+        steadiness = max(1, pressure / (1 + variance of ``hindered`` over them))**2 - 1
+        waste = 1 - least / alone, where ``least`` is what the fastest target of the device takes alone
 
     ``here`` and ``elsewhere`` are how many requests are in flight at the target and at others of its device,
     ``queueing`` and ``hindrance`` by what share of its own time the request delays one of these. Were each request to
@@ -45,10 +46,11 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
 
     That holds where requests come whatever happens. Clients that wait for their answers and then ask again come back
     the sooner, and what one of them gains by passing a queue, others lose at once: by Little's law N of them wait
-    N / throughput on average, so that on a busy device nothing counts but the work that is done for each request.
-    Such clients are known by how little the number in flight varies: not at all where they never pause, but by its
-    mean at least in an M/M/1 queue (there it is L + L**2). The square weighs that enough for four of them to do 0.98 as
-    much as by the fastest target alone, and is without effect where requests come independently of each other.
+    N / throughput on average, and on a busy device nothing counts but the work that is done for each request. Such
+    clients are known by how little the number in flight varies: not at all where they never pause, but by L + L**2 in
+    an M/M/1 queue, where ``steadiness`` is 0 therefore. What a slower target of the same device wastes is charged by
+    the square of that ratio, which lets four such clients wait 1.01 times as long as with the fastest target alone,
+    and not 1.15 times; what a choice between devices costs is not changed by it.
     """
     doubt = 1.0 + CAUTION
     return _shares([(c.expected_latency_ms + c.others_ms) * (doubt - CAUTION * c.confidence) for c in candidates])

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from triton_router.routing.filters import CONSTRAINTS
 from triton_router.routing.types import Rejection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from triton_router.routing.policies import Policy
-    from triton_router.routing.protocols import Candidate, Filter
+    from triton_router.routing.protocols import Candidate, Device, Filter
     from triton_router.routing.types import RoutingContext
 
 SURELY = 0.95
 """Probability of meeting its latency bound that a request must have elsewhere before it is spent on exploring."""
 
 
-def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
+def predict(candidates: Sequence[Candidate], work: float, rows: float) -> None:
     """Fill in each candidate's figures for a request."""
     shape = (work, rows)
+    is_steady = False
     for candidate in candidates:
         profile = candidate.profile
         candidate.alone_ms = alone = profile.alone_of(shape)
@@ -33,15 +35,32 @@ def predict(candidates: Iterable[Candidate], work: float, rows: float) -> None:
         elif here == on_device:
             ahead = candidate.ms_in_flight + candidate.peers_ms
             candidate.expected_latency_ms = alone + profile.wait_of(alone, ahead, here, 0.0, 0.0, 0.0)
-            candidate.others_ms = alone * candidate.queueing * here * device.charge
+            candidate.others_ms = alone * candidate.queueing * here * device.pressure
         elif not here:
             load = device.load or device.load_elsewhere()
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *load)
-            candidate.others_ms = alone * device.hindrance * on_device * device.charge
+            candidate.others_ms = alone * device.hindrance * on_device * device.pressure
         else:
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *candidate.load())
             hindered = candidate.queueing * here + device.hindrance * (on_device - here)
-            candidate.others_ms = alone * hindered * device.charge
+            candidate.others_ms = alone * hindered * device.pressure
+        if device.steadiness:
+            is_steady = True
+    if is_steady:
+        _charge_waste(candidates)
+
+
+def _charge_waste(candidates: Sequence[Candidate]) -> None:
+    """Charge more for what the fastest target of a device would not take, where that is lost: see `scorers.latency`."""
+    least: dict[Device, float] = {}
+    for candidate in candidates:
+        alone, device = candidate.alone_ms, candidate.device
+        if alone and alone < least.get(device, inf):
+            least[device] = alone
+    for candidate in candidates:
+        if candidate.others_ms:
+            device = candidate.device
+            candidate.others_ms *= 1.0 + device.steadiness * (1.0 - least[device] / candidate.alone_ms)
 
 
 def constrained(
