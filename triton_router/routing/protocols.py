@@ -52,6 +52,8 @@ class Device:
         usual: That mean without the 1, over more requests.
         variance: How much it varies, as the variance of that number over as many.
         steadiness: By what share more a request's waste of time there is charged for, because the number hardly varies.
+        rated_for: The shape that was decided last while ``steadiness`` was not 0...
+        least_ms: ... and what the fastest of those that may serve it takes alone.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
         settled_at: Until when that is known, in monotonic seconds.
         peers_in_flight: Requests of other instances of the routed model at all of them, which ``in_flight`` leaves out.
@@ -69,6 +71,8 @@ class Device:
     usual: float = 0.0
     variance: float = 0.0
     steadiness: float = 0.0
+    rated_for: tuple[float, float] | None = None
+    least_ms: float = 0.0
     utilization: float = 0.0
     settled_at: float = 0.0
     peers_in_flight: int = 0

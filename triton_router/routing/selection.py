@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from triton_router.routing.policies import Policy
-    from triton_router.routing.protocols import Candidate, Device, Filter
+    from triton_router.routing.protocols import Candidate, Filter
     from triton_router.routing.types import RoutingContext
 
 SURELY = 0.95
@@ -47,20 +47,22 @@ def predict(candidates: Sequence[Candidate], work: float, rows: float) -> None:
         if device.steadiness:
             is_steady = True
     if is_steady:
-        _charge_waste(candidates)
+        _charge_waste(candidates, shape)
 
 
-def _charge_waste(candidates: Sequence[Candidate]) -> None:
+def _charge_waste(candidates: Sequence[Candidate], shape: tuple[float, float]) -> None:
     """Charge more for what the fastest target of a device would not take, where that is lost: see `scorers.latency`."""
-    least: dict[Device, float] = {}
     for candidate in candidates:
-        alone, device = candidate.alone_ms, candidate.device
-        if alone and alone < least.get(device, inf):
-            least[device] = alone
+        device, alone = candidate.device, candidate.alone_ms
+        if device.rated_for is not shape:
+            device.rated_for = shape
+            device.least_ms = alone or inf
+        elif 0.0 < alone < device.least_ms:
+            device.least_ms = alone
     for candidate in candidates:
         if candidate.others_ms:
             device = candidate.device
-            candidate.others_ms *= 1.0 + device.steadiness * (1.0 - least[device] / candidate.alone_ms)
+            candidate.others_ms *= 1.0 + device.steadiness * (1.0 - device.least_ms / candidate.alone_ms)
 
 
 def constrained(
