@@ -31,7 +31,7 @@ def latency(_context: RoutingContext, candidates: Sequence[Candidate]) -> list[f
         others = alone * hindered * pressure * (1 + steadiness * waste)
         hindered = queueing * here + hindrance * elsewhere
         pressure = 1 + mean of ``hindered`` over the device's latest requests
-        steadiness = max(1, pressure / (1 + variance of ``hindered`` over them))**2 - 1
+        steadiness = max(1, (1 + mean) / (1 + variance))**2 - 1, both of ``hindered`` over more of them
         waste = 1 - least / alone, where ``least`` is what the fastest target of the device takes alone
 
     ``here`` and ``elsewhere`` are how many requests are in flight at the target and at others of its device,
