@@ -138,7 +138,11 @@ class LatencyModel:
             self._follow(change, self.test)
             alone_ms = shape.predict(work, rows)
             expected = self.predict(work, load, rows)
-        elif abs(miss) > clip and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
+        elif (
+            abs(miss) > clip
+            and not strange
+            and (familiar or not (novel or self._is_new_ground(work, rows, alone=alone)))
+        ):
             latency = expected * exp(clip if miss > 0.0 else -clip)
         if not strange and abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
@@ -166,6 +170,13 @@ class LatencyModel:
         self.load.merge(other.load)
         self.test.reset()
         self.outrun.reset()
+
+    def _is_new_ground(self, work: float, rows: float, *, alone: bool) -> bool:
+        """Whether the law can have nothing that an answer of this shape is an outlier from.
+
+        That goes for the first of several rows as well, if it was alone: nothing tells a step from a wait otherwise.
+        """
+        return self.shape.is_novel(work, rows) or (alone and self.shape.is_over_step(work, rows))
 
     def _note(self, latency: float, expected: float, miss: float, limit: float, *, loaded: bool) -> None:
         """Keep the running means. Clipped, or the first outliers would hide the next."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from triton_router.profiling.nonnegative import Four, NonNegativeFit
+from triton_router.profiling.nonnegative import NOTHING, Five, NonNegativeFit
 from triton_router.profiling.shape_law import CEILING_MS
 
 _FIRST_SWEEPS = 20
@@ -30,11 +30,11 @@ explain what was seen, c2 takes it."""
 _NOVEL = 0.5
 """An observation that brings more than this share of what is known of a coefficient has nothing to be an outlier
 from."""
-_NOTHING_KNOWN: Four = (1.0, 0.0, 1.0, 0.0)
+_NOTHING_KNOWN: Five = (1.0, 0.0, 1.0, 0.0, 0.0)
 """While the target has answered nothing: as `Load.most_wait_ms`, nothing runs beside anything else."""
-_FIRST_GUESS: Four = (1.0, 0.0, 0.0, 0.0)
+_FIRST_GUESS: Five = (1.0, 0.0, 0.0, 0.0, 0.0)
 """A target serves one request after the other, until it shows otherwise."""
-_MOST: Four = (1.25, 1.25, 1.25, 1.25)
+_MOST: Five = (1.25, 1.25, 1.25, 1.25, 0.0)
 """No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
 more, because what requests take alone is not known exactly."""
 _MOST_LOAD = 1e15
@@ -94,7 +94,7 @@ class LoadLaw:
         self, alone_ms: float, ahead: float, here: float, elsewhere: float, company: float, targets: float
     ) -> float:
         """Return the expected wait of a request that takes ``alone_ms`` by itself and finds such load; see `Load`."""
-        c0, c1, c2, c3 = self.fit.beta
+        c0, c1, c2, c3, _ = self.fit.beta
         wait = c0 * ahead + c1 * alone_ms * here
         if company:
             mine = targets * (alone_ms + ahead)
@@ -112,13 +112,13 @@ class LoadLaw:
         share = _NOVEL * expected_ms * expected_ms
         if not load.company:
             here = alone_ms * load.here
-            return share * known[0] < load.ahead_ms * load.ahead_ms or share * known[4] < here * here
-        x0, x1, x2, x3 = _features(alone_ms, load)
+            return share * known[0] < load.ahead_ms * load.ahead_ms or share * known[5] < here * here
+        x0, x1, x2, x3, _ = _features(alone_ms, load)
         return (
             share * known[0] < x0 * x0
-            or share * known[4] < x1 * x1
-            or share * known[7] < x2 * x2
-            or (share * known[9] < x3 * x3)
+            or share * known[5] < x1 * x1
+            or share * known[9] < x2 * x2
+            or (share * known[12] < x3 * x3)
         )
 
     def observe(self, wait_ms: float, alone_ms: float, load: Load, unit: float) -> None:
@@ -132,10 +132,10 @@ class LoadLaw:
         """
         self.count += 1
         weight = 1.0 / unit
-        x0, x1, x2, x3 = _features(alone_ms, load)
-        x: Four = (x0 * weight, x1 * weight, x2 * weight, x3 * weight)
+        x0, x1, x2, x3, _ = _features(alone_ms, load)
+        x: Five = (x0 * weight, x1 * weight, x2 * weight, x3 * weight, 0.0)
         free = _FREE * alone_ms * alone_ms * weight * weight
-        doubt: Four = (free if x0 else 0.0, 0.0, free if x2 else 0.0, _ENDLESS * x[3] * x[3])
+        doubt: Five = (free if x0 else 0.0, 0.0, free if x2 else 0.0, _ENDLESS * x[3] * x[3], 0.0)
         self.fit.add(wait_ms * weight, x, doubt)
         self.fit.descend(1 if self.count > FIRST else _FIRST_SWEEPS)
 
@@ -147,26 +147,26 @@ class LoadLaw:
         """
         if self.count < FIRST:
             return 1.0
-        c0, c1, _, _ = self.fit.beta
+        c0, c1, _, _, _ = self.fit.beta
         return min(1.0, c0 + c1)
 
     @property
     def felt(self) -> float:
         """By what share of the time it takes alone a request elsewhere on the device delays one here, 0 to 1."""
-        _, _, c2, c3 = self.fit.beta
+        _, _, c2, c3, _ = self.fit.beta
         return min(1.0, c2 + c3)
 
     @property
     def felt_known(self) -> float:
         """Evidence for `felt`, in answers of which company took the whole time; 0 while there is little."""
-        return self.fit.information[7] if self.count >= FIRST else 0.0
+        return self.fit.information[9] if self.count >= FIRST else 0.0
 
     def rescale(self, factor: float, kept: float) -> None:
         """Every wait takes ``factor`` times as long; the evidence for it weighs ``kept``."""
         self.fit.rescale(1.0, kept)
-        c0, c1, c2, c3 = [min(c * factor, most) for c, most in zip(self.fit.beta, _MOST, strict=True)]
-        self.fit.beta = (c0, c1, c2, c3)
-        self.fit.gradient = (0.0, 0.0, 0.0, 0.0)
+        c0, c1, c2, c3, c4 = [min(c * factor, most) for c, most in zip(self.fit.beta, _MOST, strict=True)]
+        self.fit.beta = (c0, c1, c2, c3, c4)
+        self.fit.gradient = NOTHING
 
     def merge(self, other: LoadLaw) -> None:
         """Take in what another instance has learned of the same target."""
@@ -174,5 +174,6 @@ class LoadLaw:
         self.count += other.count
 
 
-def _features(alone_ms: float, load: Load) -> Four:
-    return (load.ahead_ms, alone_ms * load.here, load.shared_ms(alone_ms), alone_ms * load.company)
+def _features(alone_ms: float, load: Load) -> Five:
+    """Return what each coefficient is for; the fit has one more than the law."""
+    return (load.ahead_ms, alone_ms * load.here, load.shared_ms(alone_ms), alone_ms * load.company, 0.0)

@@ -183,7 +183,7 @@ class TargetProfile:
         if not self.is_proven:
             return 0.0, 0.0
         total = self._model.predict_alone((work, rows))
-        fixed = min(total, max(0.0, self._model.shape.fit.beta[0]))
+        fixed = min(total, max(0.0, self._model.shape.fixed(rows)))
         return fixed, total - fixed
 
     def latency_quantile(self, expected_ms: float, probability: float) -> float:

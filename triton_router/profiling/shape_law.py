@@ -1,10 +1,11 @@
 """What a request takes by itself, by its shape: a law that extrapolates, and corrections where it is off.
 
-    law = b0 + b1 * rows + b2 * work + b3 * work**2 / rows,    every b >= 0
+    law = b0 + b1 * rows + b2 * work + b3 * work**2 / rows + b4 * [rows > 1],    every b >= 0
 
 ``rows`` is the batch size, ``work`` the elements of the largest input: batch times length for texts. A row costs its
 part of every fixed-size step, an element its part of the dense layers, and attention looks at rows * length**2 pairs.
-Fitted to relative errors by `NonNegativeFit`; `ShapeCells` corrects it.
+A single row often takes a shorter way: a product of a matrix and a vector, one thread, code compiled for a batch of
+one. Fitted to relative errors by `NonNegativeFit`; `ShapeCells` corrects it.
 
 What holds: the law never falls where rows and work grow by the same factor, nor where work alone does (for
 ``rows <= work``). The corrections may: a shape that was measured to be faster than a smaller one is said to be.
@@ -36,6 +37,8 @@ _LEVEL = 0.003
 say little of what they cost."""
 _STEEP = 0.03
 """Likewise for the square, which extrapolates worst."""
+_STEP = 0.01
+"""Likewise for the step, of which nothing is known before both sides of it were seen."""
 _FIRST_SWEEPS = 20
 """Rounds of descent after each of the first ten observations, such as those from build time, which no others may
 follow for long. After later ones it is one: the next continues where it stopped."""
@@ -85,10 +88,15 @@ class ShapeLaw:
 
     def law(self, work: float, rows: float) -> float:
         """Return the law's part alone."""
-        b0, b1, b2, b3 = self.fit.beta
-        value = b0 + b1 * rows + b2 * work + b3 * work * work / rows
+        _, b1, b2, b3, _ = self.fit.beta
+        value = self.fixed(rows) + b1 * rows + b2 * work + b3 * work * work / rows
         # Written so that NaN ends at the ceiling too.
         return max(value, FLOOR_MS) if value < CEILING_MS else CEILING_MS
+
+    def fixed(self, rows: float) -> float:
+        """Return what the law says that a call of so many rows costs whatever they carry."""
+        beta = self.fit.beta
+        return beta[0] + beta[4] if rows > 1.0 else beta[0]
 
     def familiarity(self, work: float, rows: float) -> float:
         """Return the evidence for this very shape, in observations."""
@@ -105,8 +113,15 @@ class ShapeLaw:
         known = self.fit.information
         quadratic = work * work / rows
         return (
-            share * known[4] < rows * rows or share * known[7] < work * work or share * known[9] < quadratic * quadratic
+            share * known[5] < rows * rows
+            or share * known[9] < work * work
+            or share * known[12] < quadratic * quadratic
         )
+
+    def is_over_step(self, work: float, rows: float) -> bool:
+        """Whether an observation of this shape, of several rows, says more of the step than half of all before it."""
+        value = self.law(work, rows)
+        return rows > 1.0 and _NOVEL * value * value * self.fit.information[14] < 1.0
 
     def observe(self, latency_ms: float, work: float, rows: float, share: float = 1.0) -> None:
         """Learn from one latency (at least `FLOOR_MS`) of a `sane` shape; ``share`` is its weight, up to 1."""
@@ -115,7 +130,7 @@ class ShapeLaw:
         else:
             unit = latency_ms
             slope = (1.0 - _BASE_SHARE) * latency_ms / work if work > 0.0 else 0.0
-            self.fit.beta = (latency_ms - slope * work, 0.0, slope, 0.0)
+            self.fit.beta = (latency_ms - slope * work, 0.0, slope, 0.0, 0.0)
         self.count += 1
         self._add(latency_ms, work, rows, unit, share)
         self.fit.descend(1 if self.count > _FIRST else _FIRST_SWEEPS)
@@ -174,8 +189,9 @@ class ShapeLaw:
         x1 = rows * weight
         x2 = work * weight
         x3 = work * work / rows * weight
-        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3)
-        self.fit.add(latency * weight, (weight, x1, x2, x3), doubt, forgetting)
+        x4 = weight if rows > 1.0 else 0.0
+        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3, _STEP * x4 * x4)
+        self.fit.add(latency * weight, (weight, x1, x2, x3, x4), doubt, forgetting)
 
 
 def unit_of(latency_ms: float, predicted_ms: float) -> float:

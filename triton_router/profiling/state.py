@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from triton_router.profiling.cells import CAPACITY, Cell, ShapeCells
 from triton_router.profiling.drift import DriftEvent
 from triton_router.profiling.figures import Figure, Source
+from triton_router.profiling.nonnegative import NO_INFORMATION
 from triton_router.profiling.residuals import KEPT, Residuals
 from triton_router.profiling.validation import State, count, number, row
 
@@ -22,8 +23,12 @@ _LARGE = 1e60
 """Nothing that was ever learned is larger."""
 _MISFIT = 1e4
 """Bound on a gradient beside the root of its information: the root of the sum of squared relative misses."""
-_DIAGONAL = (0, 4, 7, 9)
-_OFF_DIAGONAL = ((1, 0, 4), (2, 0, 7), (3, 0, 9), (5, 4, 7), (6, 4, 9), (8, 7, 9))
+_DIAGONAL = (0, 5, 9, 12, 14)
+_OFF_DIAGONAL = tuple(
+    (at, row_, column)
+    for first, row_ in enumerate(_DIAGONAL)
+    for at, column in enumerate(_DIAGONAL[first + 1 :], start=row_ + 1)
+)
 _DIGITS = 6
 
 
@@ -141,18 +146,18 @@ def _fit_state(fit: NonNegativeFit) -> dict[str, object]:
 
 def _restore_fit(fit: NonNegativeFit, state: State) -> None:
     """Fill a fresh fit, if its sums are such as observations give."""
-    information = state.numbers("information", 0.0, _LARGE, 10)
+    information = state.numbers("information", 0.0, _LARGE, len(NO_INFORMATION))
     for at, row_, column in _OFF_DIAGONAL:
         # Cauchy and Schwarz; a share more, because sums are rounded.
         if information[at] ** 2 > information[row_] * information[column] * (1.0 + 1e-6):
             raise ValueError("profile: the information of a fit is not positive semidefinite")
-    gradient = state.numbers("gradient", -_LARGE, _LARGE, 4)
+    gradient = state.numbers("gradient", -_LARGE, _LARGE, len(_DIAGONAL))
     for slope, at in zip(gradient, _DIAGONAL, strict=True):
         if abs(slope) > _MISFIT * information[at] ** 0.5:
             raise ValueError("profile: the gradient of a fit does not belong to its information")
-    fit.information = information  # pyright: ignore[reportAttributeAccessIssue] - ten of them were asked for
+    fit.information = information  # pyright: ignore[reportAttributeAccessIssue] - as many as it has
     fit.gradient = gradient  # pyright: ignore[reportAttributeAccessIssue]
-    fit.beta = state.numbers("beta", 0.0, _LARGE, 4)  # pyright: ignore[reportAttributeAccessIssue]
+    fit.beta = state.numbers("beta", 0.0, _LARGE, len(_DIAGONAL))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _rounded(*values: float) -> list[float]:
