@@ -152,7 +152,7 @@ class Late:
         chosen = min(candidates, key=lambda c: c.expected_latency_ms or float("inf"))
         if _chance(chosen, bound) < _HARDLY:
             idle = [c for c in candidates if not (c.in_flight or c.peers_in_flight)]
-            forgotten = min(idle, key=lambda c: c.measured_at, default=chosen)
+            forgotten = min(idle, key=lambda c: (c.measured_at, c.expected_latency_ms), default=chosen)
             chosen = forgotten if now - forgotten.measured_at > FORGOTTEN_S else chosen
         return [(c, f"not expected to answer within {bound:g} ms") for c in candidates if c is not chosen]
 

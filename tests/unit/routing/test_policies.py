@@ -86,9 +86,10 @@ def test_slo_takes_the_cheapest_or_most_frugal_that_is_in_time(
     assert (decision.target.name, decision.meets_latency_bound) == (expected, True)
 
 
-def test_slo_that_nobody_meets_goes_to_the_fastest_and_says_so() -> None:
-    """The decision is flagged, and the rejections name the bound."""
-    decision = engine(*FLEET, policy="slo").decide(replace(REQUEST, max_latency_ms=0.5), 0.0)
+@pytest.mark.parametrize("fleet", [FLEET, FLEET[::-1]])
+def test_slo_that_nobody_meets_goes_to_the_fastest_and_says_so(fleet: tuple[Spec, ...]) -> None:
+    """In whatever order they stand. The decision is flagged, and the rejections name the bound."""
+    decision = engine(*fleet, policy="slo").decide(replace(REQUEST, max_latency_ms=0.5), 0.0)
     assert (decision.target.name, decision.reason, decision.meets_latency_bound) == ("gpu", "late", False)
     assert {rejection.reason for rejection in decision.rejections} == {"not expected to answer within 0.5 ms"}
 
