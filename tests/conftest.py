@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from triton_router.testing.triton_server import TritonServer
 
 # How long an example takes, or is drawn, says nothing on a machine that is busy with something else.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples each time: a change is refused for what it does. `--hypothesis-profile anew` looks for others.
+settings.register_profile("same", UNHURRIED, derandomize=True)
+settings.register_profile("anew", UNHURRIED, max_examples=1000, print_blob=True)
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
