@@ -60,9 +60,13 @@ Shape = tuple[float, float]
 
 
 class ShapeLaw:
-    """Learns and predicts what requests take that have the device to themselves, in milliseconds."""
+    """Learns and predicts what requests take that have the device to themselves, in milliseconds.
 
-    __slots__ = ("_factors", "_memo", "cells", "count", "fit")
+    Attributes:
+        remembered: Returns what was predicted of a shape since something was learned last, or None.
+    """
+
+    __slots__ = ("_factors", "_memo", "cells", "count", "fit", "remembered")
 
     def __init__(self) -> None:
         self.fit = NonNegativeFit()
@@ -70,6 +74,7 @@ class ShapeLaw:
         self.count = 0
         # What was predicted, and by what the cells correct the law, until something is learned.
         self._memo: dict[Shape, float] = {}
+        self.remembered = self._memo.get
         self._factors: dict[int, float] = {}
 
     def predict(self, work: float, rows: float) -> float:

@@ -51,7 +51,9 @@ class Device:
         pressure: 1 + how many others a request finds there to hinder, on average; see `scorers.latency`.
         usual: That mean without the 1, over more requests.
         variance: How much it varies, as the variance of that number over as many.
-        steadiness: By what share more a request's waste of time there is charged for, because the number hardly varies.
+        is_shared: Whether several of the present targets are on it: nothing is wasted where there is no other choice.
+        steadiness: By what share more a request's waste of time there is charged for, because the number hardly varies;
+            0 where it is not shared.
         rated_for: The shape that was decided last while ``steadiness`` was not 0...
         least_ms: ... and what the fastest of those that may serve it takes alone.
         utilization: Share of the recent past in which it had something to do, 0 to 1; kept only where a rule asks.
@@ -70,6 +72,7 @@ class Device:
     pressure: float = 1.0
     usual: float = 0.0
     variance: float = 0.0
+    is_shared: bool = False
     steadiness: float = 0.0
     rated_for: tuple[float, float] | None = None
     least_ms: float = 0.0
@@ -86,6 +89,8 @@ class Device:
         off = hindered - self.usual
         self.usual += _STEADINESS_RATE * off
         self.variance += _STEADINESS_RATE * ((1.0 - _STEADINESS_RATE) * off * off - self.variance)
+        if not self.is_shared:
+            return
         steadiness = (1.0 + self.usual) / (1.0 + self.variance)
         self.steadiness = steadiness * steadiness - 1.0 if steadiness > 1.0 else 0.0
 
@@ -95,6 +100,12 @@ class Device:
         company, elsewhere = self.in_flight + self.peers_in_flight, self.ms_in_flight + self.peers_ms
         self.load = load = _new(Load, (0.0, 0, elsewhere, company, busy)) if company else IDLE
         return load
+
+    def shared_by(self, targets: int) -> None:
+        """Be the device of so many present targets."""
+        self.is_shared = targets > 1
+        if not self.is_shared:
+            self.steadiness = 0.0
 
     def empty(self) -> None:
         """Have nothing in flight: it is counted anew."""

@@ -65,6 +65,8 @@ class Roster:
         everyone = [*self.departed, *self.present]
         self.by_name = {candidate.target.name: candidate for candidate in everyone}
         self.devices = membership.devices_of(everyone)
+        for device in self.devices:
+            device.shared_by(sum(candidate.device is device for candidate in self.present))
         self.peers.meet(self.present)
         self._moor()
 

@@ -25,8 +25,15 @@ def predict(candidates: Sequence[Candidate], work: float, rows: float) -> None:
     is_steady = False
     for candidate in candidates:
         profile = candidate.profile
-        candidate.alone_ms = alone = profile.alone_of(shape)
+        candidate.alone_ms = alone = profile.remembered(shape) or profile.alone_of(shape)
         device = candidate.device
+        if device.steadiness:
+            is_steady = True
+            if device.rated_for is not shape:
+                device.rated_for = shape
+                device.least_ms = alone or inf
+            elif 0.0 < alone < device.least_ms:
+                device.least_ms = alone
         on_device = device.in_flight + device.peers_in_flight
         here = candidate.in_flight + candidate.peers_in_flight
         if not on_device or not alone:
@@ -41,28 +48,24 @@ def predict(candidates: Sequence[Candidate], work: float, rows: float) -> None:
             candidate.expected_latency_ms = alone + profile.wait_of(alone, *load)
             candidate.others_ms = alone * device.hindrance * on_device * device.pressure
         else:
-            candidate.expected_latency_ms = alone + profile.wait_of(alone, *candidate.load())
+            _, _, on_device_ms, _, busy = device.load or device.load_elsewhere()
+            ahead = candidate.ms_in_flight + candidate.peers_ms
+            candidate.expected_latency_ms = alone + profile.wait_of(
+                alone, ahead, here, on_device_ms - ahead, on_device - here, busy - 1
+            )
             hindered = candidate.queueing * here + device.hindrance * (on_device - here)
             candidate.others_ms = alone * hindered * device.pressure
-        if device.steadiness:
-            is_steady = True
     if is_steady:
-        _charge_waste(candidates, shape)
+        _charge_waste(candidates)
 
 
-def _charge_waste(candidates: Sequence[Candidate], shape: tuple[float, float]) -> None:
+def _charge_waste(candidates: Sequence[Candidate]) -> None:
     """Charge more for what the fastest target of a device would not take, where that is lost: see `scorers.latency`."""
     for candidate in candidates:
-        device, alone = candidate.device, candidate.alone_ms
-        if device.rated_for is not shape:
-            device.rated_for = shape
-            device.least_ms = alone or inf
-        elif 0.0 < alone < device.least_ms:
-            device.least_ms = alone
-    for candidate in candidates:
-        if candidate.others_ms:
+        others = candidate.others_ms
+        if others:
             device = candidate.device
-            candidate.others_ms *= 1.0 + device.steadiness * (1.0 - device.least_ms / candidate.alone_ms)
+            candidate.others_ms = others + others * device.steadiness * (1.0 - device.least_ms / candidate.alone_ms)
 
 
 def constrained(

@@ -16,6 +16,7 @@ from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.membership import MAX_DEPARTED
 from triton_router.routing.policies import policy_named
+from triton_router.routing.protocols import Device
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision, Target, Verdict
 
@@ -55,6 +56,16 @@ def test_who_stays_keeps_what_is_known_and_in_flight() -> None:
     assert (gone.target.name, gone.removed) == ("b", True)
     sharer.finish(held, GOOD, 0.0)
     assert in_flight(sharer) == {"a": 0, "c": 0, "b": 0}
+
+
+def test_time_is_wasted_only_on_a_device_with_a_choice() -> None:
+    """Where steady load finds one target on its device, nothing is charged; nor any more when the other has left."""
+    device = Device()
+    for targets, charged in ((1, False), (2, True), (1, False)):
+        device.shared_by(targets)
+        for _ in range(500):
+            device.note_left(3.0)
+        assert (device.steadiness > 0.0) is charged
 
 
 def test_who_leaves_finishes_and_gets_nothing_new() -> None:
