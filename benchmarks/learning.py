@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from statistics import quantiles
+from statistics import fmean, quantiles
 from typing import TYPE_CHECKING
 
-from benchmarks.learning_accuracy import LEARNED, accuracies
+from benchmarks.learning_accuracy import LEARNED, accuracies, filled
 from benchmarks.learning_peers import PEERS
 from benchmarks.learning_regret import BACK, FIRST, LATER, SLOW, Costs, replay
 from benchmarks.learning_timings import timings
@@ -50,13 +50,21 @@ def _accuracy(recorded: dict[str, list[Timing]], seeds: int) -> None:
                 f"| {a.known_load:.3f} | {a.mape:.1%} | {a.floor:.1%} | {a.coverage:.1%} | {a.batch_only:.2f} "
                 f"| {'met' if a.passes else 'missed'} |"
             )
+    print("\nWhere batches are filled, so that long requests have few rows, batch size tells nothing:\n")
+    print("| model | variant | held out | R2 | ceiling | batch only |")
+    print("|---|---|---|---|---|---|")
+    for family, rows in recorded.items():
+        if len({row.length for row in rows}) > 1:
+            for a in filled(family, rows, seeds):
+                line = f"{a.held_out} | {a.r2:.3f} | {a.ceiling:.3f} | {a.batch_only:.2f}"
+                print(f"| {a.family} | {a.variant} | {line} |")
 
 
 def _regret(recorded: dict[str, list[Timing]], seeds: int) -> None:
     print(f"\nReplay, {seeds} seeds, median [quartiles]: regret over the first {FIRST} requests and the next {LATER};")
     print(f"requests until a 3x slow-down of the best variant is followed (of {SLOW}), and its end (of {BACK})\n")
-    print("| model | router | regret, first | regret, later | slow-down | recovery |")
-    print("|---|---|---|---|---|---|")
+    print("| model | router | regret, first | regret, later | slow-down | recovery | copies |")
+    print("|---|---|---|---|---|---|---|")
     for family, rows in recorded.items():
         costs = Costs(rows)
         for name in PEERS:
@@ -65,7 +73,7 @@ def _regret(recorded: dict[str, list[Timing]], seeds: int) -> None:
             moved, returned = ([float(run[i]) for run in runs] for i in (2, 3))
             print(
                 f"| {family} | {name} | {_spread(first, 2)}% | {_spread(later, 2)}% | {_spread(moved, 0)} "
-                f"| {_spread(returned, 0)} |"
+                f"| {_spread(returned, 0)} | {fmean(run.copied for run in runs):.1%} |"
             )
 
 

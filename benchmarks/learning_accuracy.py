@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[str, int, int]
 """Variant, batch and length."""
+FILLED = 0.25
+"""The work that a filled batch has at most, as a share of the largest."""
 LEARNED = 50
 """Executions to learn from; all others are held out."""
 
@@ -65,6 +67,20 @@ def accuracies(family: str, rows: Sequence[Timing], seeds: int) -> list[Accuracy
             _median(family, variant, load, [_once(chosen, alone, seed) for seed in range(seeds)])
             for load, chosen in (("alone", [row for row in own if row.callers == 1]), ("mixed", own))
         ]
+    return figures
+
+
+def filled(family: str, rows: Sequence[Timing], seeds: int) -> list[Accuracy]:
+    """Measure every variant where clients fill their batches with as much as fits, so that all have similar work.
+
+    That is half to all of `FILLED` times the largest work, and needs requests of several lengths.
+    """
+    most = max(row.work for row in rows) * FILLED
+    alone = _alone(rows)
+    figures: list[Accuracy] = []
+    for variant in sorted({row.variant for row in rows}):
+        chosen = [r for r in rows if r.variant == variant and r.callers == 1 and most / 2 <= r.work <= most]
+        figures.append(_median(family, variant, "filled", [_once(chosen, alone, seed) for seed in range(seeds)]))
     return figures
 
 

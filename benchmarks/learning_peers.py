@@ -6,6 +6,7 @@ import random
 from math import log
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from triton_router.config.router_config import RouterConfig
 from triton_router.profiling.profile import TargetProfile
 from triton_router.routing.engine import RoutingEngine
 from triton_router.routing.policies import policy_named
@@ -15,6 +16,7 @@ from triton_router.routing.types import Outcome, RoutingContext, RoutingDecision
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+MIRROR: float = RouterConfig.model_fields["mirror"].default
 EXPLORE = 0.01
 """Share of requests with which every learner may try a target that is not its favourite."""
 
@@ -38,19 +40,46 @@ class Router(Protocol):
         """Hear how long the last choice took."""
         ...
 
+    def copy(self) -> int | None:
+        """Return the index of the variant that gets a copy of the request just answered; mostly None."""
+        ...
+
+    def learn_copy(self, latency_ms: float, now: float) -> None:
+        """Hear how long the copy took, for which no client waited."""
+        ...
+
+
+class _Peer:
+    """What sends no copies."""
+
+    def copy(self) -> int | None:
+        """Return None."""
+        return None
+
+    def learn_copy(self, latency_ms: float, now: float) -> None:
+        """Never asked."""
+        raise NotImplementedError
+
 
 class Ours:
-    """The routing engine as it serves, policy ``latency``; nothing is measured beforehand."""
+    """The routing engine, policy ``latency``; nothing is measured beforehand.
 
-    def __init__(self, variants: Sequence[str], seed: int) -> None:
+    Args:
+        variants: Names of the targets.
+        seed: Of its random numbers.
+        mirror: Time spent on copies, as a share of the time spent serving.
+    """
+
+    def __init__(self, variants: Sequence[str], seed: int, mirror: float = 0.0) -> None:
         self._index = {name: index for index, name in enumerate(variants)}
         self._engine = RoutingEngine(
             [(Target(name, name), TargetProfile()) for name in variants],
             policy_named("latency"),
-            rules=RoutingRules(explore=EXPLORE),
+            rules=RoutingRules(explore=EXPLORE, mirror=mirror),
             rng=random.Random(seed).random,
         )
         self._decision: RoutingDecision | None = None
+        self._copy: RoutingDecision | None = None
 
     def choose(self, request: Request, now: float) -> int:
         """Return the index of the chosen variant."""
@@ -63,8 +92,19 @@ class Ours:
         assert self._decision is not None
         self._engine.finish(self._decision, Outcome(Verdict.SUCCESS, latency_ms), now)
 
+    def copy(self) -> int | None:
+        """Return the index of the variant to look at."""
+        assert self._decision is not None
+        self._copy = self._engine.mirror(self._decision)
+        return self._index[self._copy.target.name] if self._copy else None
 
-class RoundRobin:
+    def learn_copy(self, latency_ms: float, now: float) -> None:
+        """Hear how long it took."""
+        assert self._copy is not None
+        self._engine.finish(self._copy, Outcome(Verdict.SUCCESS, latency_ms), now)
+
+
+class RoundRobin(_Peer):
     """One after the other."""
 
     def __init__(self, variants: Sequence[str], seed: int) -> None:
@@ -80,7 +120,7 @@ class RoundRobin:
         """Learn nothing."""
 
 
-class LeastLatency:
+class LeastLatency(_Peer):
     """The lowest exponentially weighted mean latency, with a little exploration (NGINX Plus, Finagle, LiteLLM)."""
 
     _RATE = 0.1
@@ -103,7 +143,7 @@ class LeastLatency:
         self._means[self._last] = mean + self._RATE * (latency_ms - mean) if mean else latency_ms
 
 
-class Bandit:
+class Bandit(_Peer):
     """Vowpal Wabbit's contextual bandit with action features; the cost is the logarithm of the latency."""
 
     def __init__(self, variants: Sequence[str], seed: int) -> None:
@@ -136,7 +176,8 @@ class Bandit:
 
 
 PEERS: dict[str, Callable[[Sequence[str], int], Router]] = {
-    "ours": Ours,
+    "ours": lambda variants, seed: Ours(variants, seed, MIRROR),
+    "ours, without copies": Ours,
     "bandit (VW)": Bandit,
     "least latency": LeastLatency,
     "round robin": RoundRobin,

@@ -38,12 +38,14 @@ class Replay(NamedTuple):
         later: Over the next 3,000.
         moved: Requests after the slow-down until traffic had moved.
         returned: Requests after the recovery until it was back; `BACK` if it never was.
+        copied: Time spent on copies, as a share of the time spent serving, over all of it.
     """
 
     first: float
     later: float
     moved: int
     returned: int
+    copied: float
 
 
 class Costs:
@@ -76,7 +78,8 @@ def replay(costs: Costs, name: str, seed: int) -> Replay:
     run = _Run(costs, PEERS[name](costs.variants, seed), random.Random(seed))
     first = run.regret(FIRST)
     later = run.regret(LATER)
-    return Replay(first, later, run.until_followed(SLOW, slow=True), run.until_followed(BACK, slow=False))
+    moved, returned = run.until_followed(SLOW, slow=True), run.until_followed(BACK, slow=False)
+    return Replay(first, later, moved, returned, run.copied_ms / run.served_ms)
 
 
 class _Run:
@@ -85,6 +88,8 @@ class _Run:
         self._router = router
         self._rng = rng
         self._now = 0.0
+        self.served_ms = 0.0
+        self.copied_ms = 0.0
 
     def regret(self, count: int) -> float:
         spent = ideal = 0.0
@@ -116,4 +121,11 @@ class _Run:
         latency = self._costs.draw(request, index, self._rng, slow=slow)
         self._now += latency / 1000.0
         self._router.learn(latency, self._now)
+        self.served_ms += latency
+        other = self._router.copy()
+        if other is not None:
+            latency = self._costs.draw(request, other, self._rng, slow=slow)
+            self._now += latency / 1000.0
+            self._router.learn_copy(latency, self._now)
+            self.copied_ms += latency
         return self._costs.means(request, slow=slow), index
