@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,6 +74,9 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("--batch", type=_positive, metavar="N", help="rows of the request (default: 1)")
     parser.add_argument(
         "--shape", type=_shape, metavar="N,N...", help="shape of its largest input, batch dimension included"
+    )
+    parser.add_argument(
+        "--text-bytes", type=_positive, metavar="N", help="bytes of its strings, all together, where it has any"
     )
     parser.add_argument("--goal", choices=GOALS, default="balanced", help="its own wish (default: the policy's)")
     parser.add_argument(
@@ -171,19 +173,12 @@ def _state_place(args: argparse.Namespace) -> Path:
 
 
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
-    from triton_router.cli.request_size import elements_per_row, rows_of
+    from triton_router.cli.request_size import rows_of, work_of
     from triton_router.routing.types import OptimizationGoal, RoutingContext
     from triton_router.serving.overrides import backends, caller
 
-    shape: tuple[int, ...] | None = args.shape
     rows = rows_of(args, config)
-    notes: list[str] = []
-    if shape:
-        work = float(prod(shape))
-    else:
-        per_row, note = elements_per_row(args.repository, config)
-        work = rows * per_row
-        notes += [note] if note else []
+    work, note = work_of(args, config, rows)
     return (
         RoutingContext(
             batch_size=rows,
@@ -193,14 +188,14 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
             optimization_goal=OptimizationGoal(args.goal),
             allowed_backends=None if args.backends is None else backends("--backends", args.backends),
         ),
-        notes,
+        [note] if note else [],
     )
 
 
 def _positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if not 0 < value < 1 << 31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows, such as 8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on, such as 8")
     return value
 
 

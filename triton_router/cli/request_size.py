@@ -1,4 +1,4 @@
-"""How large the request is that is asked about: its rows, and the elements of its largest input."""
+"""How large the request is that is asked about: its rows, and the work of its largest input."""
 
 from __future__ import annotations
 
@@ -57,8 +57,22 @@ def _configs(repository: Path, models: Sequence[str]) -> list[ModelConfig]:
     return found
 
 
-def elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
-    """Return the elements of one row of the largest input, and what is uncertain about that."""
+def work_of(args: argparse.Namespace, config: RouterConfig, rows: int) -> tuple[float, str]:
+    """Return the work of the largest input of a request of so many rows, and what is uncertain about that."""
+    shape: tuple[int, ...] | None = args.shape
+    text_bytes: float = args.text_bytes or 0
+    if shape:
+        return max(float(prod(shape)), text_bytes), ""
+    per_row, note = _elements_per_row(args.repository, config)
+    return max(rows * per_row, text_bytes), "" if text_bytes else note
+
+
+def _elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
+    if texts := _texts(repository, config):
+        return 1.0, (
+            f"of the strings in {texts} the bytes count, and nobody said how many: one for each row is assumed; "
+            f"--text-bytes says it"
+        )
     elements = _declared_elements(repository, config)
     if elements:
         return float(elements), ""
@@ -69,6 +83,16 @@ def elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str
             f"measured at build time, are assumed; --shape says it exactly"
         )
     return 1.0, "how large a row is cannot be told from the targets' config.pbtxt; --shape says it"
+
+
+def _texts(repository: Path, config: RouterConfig) -> str:
+    """Return the names of the inputs that hold strings, for people."""
+    found = _configs(repository, [target.model for target in config.targets])
+    if not found:
+        return ""
+    from triton_router.repository.model_config import string_inputs
+
+    return next((", ".join(map(repr, names)) for names in map(string_inputs, found) if names), "")
 
 
 def _declared_elements(repository: Path, config: RouterConfig) -> int:

@@ -74,7 +74,7 @@ class MeasuredLatency(Settings):
     """One latency measured when the variant was built; it seeds what the router learns.
 
     Attributes:
-        work: Elements of the largest input tensor, batch dimension included.
+        work: Elements of the largest input tensor, batch dimension included; of strings, their bytes.
         latency_ms: Median time of one call, in milliseconds; a day at most.
     """
 

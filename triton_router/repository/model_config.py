@@ -108,6 +108,11 @@ def model_output(name: str, datatype: str, dims: Sequence[int]) -> ModelOutput:
     return ModelOutput(name=name, data_type=_data_type(datatype), dims=dims)
 
 
+def string_inputs(config: ModelConfig) -> list[str]:
+    """Return the names of the inputs that hold strings."""
+    return [tensor.name for tensor in config.input if tensor.data_type == DataType.Value("TYPE_STRING")]
+
+
 def kserve_type(data_type: int) -> str:
     """Return the KServe v2 name of a ``DataType`` value.
 

@@ -92,9 +92,9 @@ class RoutingContext:
 
     Attributes:
         batch_size: Rows in the request; 1 where the model does not batch.
-        work: Elements of its largest input tensor; 0 to have them counted from ``actual_input_shapes``, else
-            ``batch_size``. For fixed shapes it is proportional to ``batch_size``; with dynamic ones it carries
-            the sequence length or image size too.
+        work: Elements of its largest input tensor, or bytes of its strings; 0 to have them counted from
+            ``actual_input_shapes``, else ``batch_size``. For fixed shapes it is proportional to ``batch_size``; with
+            dynamic ones it carries the sequence length or image size too.
         pinned: Name of the target that must serve it (a sequence stays where it began), or "".
         may_explore: Whether it may go to a target other than the favourite, to keep that one's profile true.
         max_latency_ms: Time within which the answer is wanted.

@@ -68,6 +68,7 @@ class Way:
 
     Attributes:
         batched: Whether dimension 0 of every input is the batch.
+        strings: Names of the inputs that hold strings.
         streaming: Whether a request may be answered several times.
         explains: Whether answers can say why their target was chosen.
         takes_sequences: Whether all requests of a sequence come here: they do not where there are several instances and
@@ -80,6 +81,7 @@ class Way:
     """
 
     batched: bool = True
+    strings: frozenset[str] = frozenset()
     streaming: bool = False
     explains: bool = False
     takes_sequences: bool = True
@@ -119,6 +121,7 @@ def way_of(config: RouterConfig, model_config: dict[str, Any], *, explains: bool
     max_batch_size = model_config["max_batch_size"]
     return Way(
         batched=max_batch_size > 0,
+        strings=frozenset(io["name"] for io in model_config.get("input", ()) if io["data_type"] == "TYPE_STRING"),
         streaming=config.streaming,
         explains=explains and not config.streaming,
         takes_sequences=_takes_sequences(model_config),
@@ -178,7 +181,7 @@ def assembled(
         judge: Is told how answers of several targets to the same request differ.
     """
     clock = time.monotonic
-    forwarder = Forwarder(stub, batched=way.batched, explains=way.explains, clock=clock)
+    forwarder = Forwarder(stub, batched=way.batched, strings=way.strings, explains=way.explains, clock=clock)
     relay = Relay(stub, forwarder, streaming=way.streaming, compares=way.compares, clock=clock)
     counts = ResilienceCounts()
     failover = Failover(engine, counts, retries=way.retries, hedges=way.hedges)

@@ -13,9 +13,10 @@ from triton_router.errors import RequestError, UnsupportedError
 from triton_router.routing.types import RoutingContext, Target
 from triton_router.serving.overrides import OWN_PREFIX, overrides
 from triton_router.serving.parameters import parameters_in, shown
+from triton_router.tensor_work import string_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,6 +58,7 @@ class Forwarder:
     Args:
         stub: The Python backend's module.
         batched: Whether dimension 0 of every input is the batch.
+        strings: Names of the inputs that hold strings.
         explains: Whether answers can say why their target was chosen.
         clock: Monotonic seconds.
     """
@@ -66,12 +68,14 @@ class Forwarder:
         stub: StubModule,
         *,
         batched: bool,
+        strings: Collection[str] = (),
         explains: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stub = stub
         self._clock = clock
         self._batched = batched
+        self._strings = strings
         self._explains = explains
 
     def wish(self, request: Request) -> Overrides | None:
@@ -91,13 +95,16 @@ class Forwarder:
         return wish
 
     def context(self, request: Request, wish: Overrides | None = None, *, may_explore: bool = True) -> RoutingContext:
-        """Return what the engine needs to know: rows, elements of the largest input, and what else is asked."""
+        """Return what the engine needs to know: rows, work of the largest input, and what else is asked."""
         batch, work = 1, 1
         for tensor in request.inputs():
             shape = tensor.shape()
             elements = 1
             for extent in shape:
                 elements *= extent
+            # Their array is there already: the stub takes strings apart as it takes the request.
+            if self._strings and tensor.name() in self._strings:
+                elements = string_bytes(tensor.as_numpy())
             work = max(work, elements)
             if self._batched and shape:
                 batch = max(batch, shape[0])

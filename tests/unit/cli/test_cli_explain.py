@@ -215,6 +215,19 @@ def test_dynamic_shapes_need_to_be_told(repository: Path, capsys: pytest.Capture
     assert (told["rows"], told["work"], told["notes"]) == (8, 1024.0, [])
 
 
+def test_texts_need_to_be_told_as_well(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their bytes count, whatever the shape: without ``--text-bytes`` one for each row is assumed, and said."""
+    (repository / "m-small" / "config.pbtxt").write_text(
+        CONFIG.replace("TYPE_FP32 dims: [ 16 ]", "TYPE_STRING dims: [ 1 ]")
+    )
+    told = explain(capsys, repository, "--batch", "2")
+    assert told["work"] == 2.0
+    assert "'X'" in told["notes"][0]
+    assert "--text-bytes" in told["notes"][0]
+    told = explain(capsys, repository, "--batch", "2", "--text-bytes", "640")
+    assert (told["rows"], told["work"], told["notes"]) == (2, 640.0, [])
+
+
 def test_an_unmeasured_target_has_its_arithmetic(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The manifest's FLOPs and this kind of device say what to expect; it is no evidence."""
     settings = {"targets": [{key: t[key] for key in ("name", "model", "backend")} for t in TARGETS]}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from triton_router.tensor_work import work_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -34,8 +36,8 @@ class Sample:
 
     @property
     def work(self) -> int:
-        """Return the elements of the largest input tensor: the abscissa of a latency model."""
-        return max((int(value.size) for value in self.inputs.values()), default=0)
+        """Return the work of the largest input tensor: the abscissa of a latency model."""
+        return max((work_of(value) for value in self.inputs.values()), default=0)
 
 
 def save(path: Path, sample: Sample) -> None:
