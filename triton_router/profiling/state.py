@@ -29,6 +29,10 @@ _OFF_DIAGONAL = tuple(
     for first, row_ in enumerate(_DIAGONAL)
     for at, column in enumerate(_DIAGONAL[first + 1 :], start=row_ + 1)
 )
+_FEWER = 4
+"""Coefficients of a fit that was written down before the law of shapes had a step, of which it knows nothing..."""
+_OF_FEWER = (0, 1, 2, 3, 5, 6, 7, 9, 10, 12)
+"""... and where its information stands among that of all five."""
 _DIGITS = 6
 
 
@@ -146,18 +150,35 @@ def _fit_state(fit: NonNegativeFit) -> dict[str, object]:
 
 def _restore_fit(fit: NonNegativeFit, state: State) -> None:
     """Fill a fresh fit, if its sums are such as observations give."""
-    information = state.numbers("information", 0.0, _LARGE, len(NO_INFORMATION))
+    beta, gradient, information = _written(state)
     for at, row_, column in _OFF_DIAGONAL:
         # Cauchy and Schwarz; a share more, because sums are rounded.
         if information[at] ** 2 > information[row_] * information[column] * (1.0 + 1e-6):
             raise ValueError("profile: the information of a fit is not positive semidefinite")
-    gradient = state.numbers("gradient", -_LARGE, _LARGE, len(_DIAGONAL))
     for slope, at in zip(gradient, _DIAGONAL, strict=True):
         if abs(slope) > _MISFIT * information[at] ** 0.5:
             raise ValueError("profile: the gradient of a fit does not belong to its information")
     fit.information = information  # pyright: ignore[reportAttributeAccessIssue] - as many as it has
     fit.gradient = gradient  # pyright: ignore[reportAttributeAccessIssue]
-    fit.beta = state.numbers("beta", 0.0, _LARGE, len(_DIAGONAL))  # pyright: ignore[reportAttributeAccessIssue]
+    fit.beta = beta  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _written(state: State) -> tuple[tuple[float, ...], ...]:
+    """Return coefficients, gradient and information; of a fit of four with nothing known of the fifth."""
+    many = len(_DIAGONAL)
+    if len(state.rows("beta")) != _FEWER:
+        return (
+            state.numbers("beta", 0.0, _LARGE, many),
+            state.numbers("gradient", -_LARGE, _LARGE, many),
+            state.numbers("information", 0.0, _LARGE, len(NO_INFORMATION)),
+        )
+    known = state.numbers("information", 0.0, _LARGE, len(_OF_FEWER))
+    places: dict[int, float] = dict(zip(_OF_FEWER, known, strict=True))
+    return (
+        (*state.numbers("beta", 0.0, _LARGE, _FEWER), 0.0),
+        (*state.numbers("gradient", -_LARGE, _LARGE, _FEWER), 0.0),
+        tuple([places.get(at, 0.0) for at, _ in enumerate(NO_INFORMATION)]),
+    )
 
 
 def _rounded(*values: float) -> list[float]:

@@ -70,6 +70,30 @@ def test_json_brings_back_the_same_profile() -> None:
     assert predictions(teach(again, more)) == pytest.approx(predictions(teach(profile, more)), rel=1e-2)
 
 
+def without_step(fit: dict[str, Any]) -> dict[str, Any]:
+    """Return a fit as it was written when there were four coefficients."""
+    information = [value for at, value in enumerate(fit["information"]) if at not in (4, 8, 11, 13, 14)]
+    return {"beta": fit["beta"][:4], "gradient": fit["gradient"][:4], "information": information}
+
+
+def test_what_was_learned_before_there_was_a_step_is_kept() -> None:
+    """A snapshot of an older router reads back, predicts what it did, and learns a step from then on."""
+    profile = TargetProfile()
+    for at in range(80):
+        work = float(16 << at % 3)
+        profile.record_latency(1.0 + 0.03 * work, work, profile.predict_latency(work), alone=True)
+    state = json.loads(json.dumps(profile.state()))
+    for law in ("shape", "load"):
+        state["model"][law]["fit"] = without_step(state["model"][law]["fit"])
+    older = TargetProfile.from_state(state)
+    assert predictions(older) == pytest.approx(predictions(profile), rel=1e-6)
+    for at in range(60):
+        rows = 2 + at % 3
+        older.record_latency(11.0 + 0.03 * 16 * rows, 16.0 * rows, 0.0, alone=True, rows=rows)
+    assert older.predict_latency(16.0) == pytest.approx(1.48, rel=0.1)
+    assert older.predict_latency(128.0, 8) == pytest.approx(14.84, rel=0.1)
+
+
 def test_a_profile_that_remembers_the_most_there_is_reads_back() -> None:
     """``profile_history_size`` may be 10,000: what such a router keeps is no corrupt state at its next start."""
     profile = TargetProfile()
