@@ -32,6 +32,8 @@ _SETTLED = 3.0
 """Evidence from which a shape, with those like it, is none the law only guesses at; in observations..."""
 _STRANGE = 0.2
 """... or as a share of all evidence: after a change there is little of any."""
+_NOTHING = 1e-3
+"""Evidence below this is none; what answers alone have said is less after four changes without another."""
 _BOUND = 3.0
 """No correction is beyond a factor of exp(3) = 20."""
 _ROWS = 4.0
@@ -121,11 +123,15 @@ class ShapeCells:
         cell.seen = self.clock
 
     def rescale(self, factor: float, kept: float) -> None:
-        """Multiply every latency by ``factor``, and what the evidence for it weighs by ``kept``."""
+        """Multiply every latency by ``factor``, and what the evidence for it weighs by ``kept``.
+
+        A shape of which hardly any is left is forgotten: it would be scaled for ever, and never seen to be wrong.
+        """
         by = log(factor)
         for cell in self.cells.values():
             cell.weight *= kept
             cell.latency += by
+        self.cells = {at: cell for at, cell in self.cells.items() if cell.weight >= _NOTHING}
 
     def merge(self, other: ShapeCells) -> None:
         """Take in another table of the same target."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from triton_router.profiling.nonnegative import NOTHING, Five, NonNegativeFit
+from triton_router.profiling.nonnegative import NO_INFORMATION, NOTHING, Five, NonNegativeFit
 from triton_router.profiling.shape_law import CEILING_MS
 
 _FIRST_SWEEPS = 20
@@ -37,6 +37,8 @@ _FIRST_GUESS: Five = (1.0, 0.0, 0.0, 0.0, 0.0)
 _MOST: Five = (1.25, 1.25, 1.25, 1.25, 0.0)
 """No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
 more, because what requests take alone is not known exactly."""
+_LEAST = 1e-100
+"""Evidence below this is none."""
 _MOST_LOAD = 1e15
 
 
@@ -167,6 +169,10 @@ class LoadLaw:
         c0, c1, c2, c3, c4 = [min(c * factor, most) for c, most in zip(self.fit.beta, _MOST, strict=True)]
         self.fit.beta = (c0, c1, c2, c3, c4)
         self.fit.gradient = NOTHING
+        if max(self.fit.information) < _LEAST:
+            # So many changes ago that no number holds it: the shares are a guess again.
+            self.fit.information = NO_INFORMATION
+            self.count = 0
 
     def merge(self, other: LoadLaw) -> None:
         """Take in what another instance has learned of the same target."""

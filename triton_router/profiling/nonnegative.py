@@ -48,7 +48,9 @@ class NonNegativeFit:
         self.information: Fifteen = NO_INFORMATION
 
     def add(self, y: float, x: Five, doubt: Five, forgetting: float = FORGETTING) -> None:
-        """Fade the evidence and add one observation. One with ``x_j = 0`` does not fade what is known of ``b_j``.
+        """Fade the evidence and add one observation.
+
+        One with ``x_j = 0`` and no doubt of ``b_j`` does not fade what is known of that.
 
         Args:
             y: What was measured.
@@ -65,11 +67,11 @@ class NonNegativeFit:
         miss = y - b0 * x0 - b1 * x1 - b2 * x2 - b3 * x3 - b4 * x4
         # Rows and columns of the matrix fade alike, each by the root: so it stays positive semidefinite.
         root = forgetting**0.5
-        f0 = root if x0 else 1.0
-        f1 = root if x1 else 1.0
-        f2 = root if x2 else 1.0
-        f3 = root if x3 else 1.0
-        f4 = root if x4 else 1.0
+        f0 = root if x0 or d0 else 1.0
+        f1 = root if x1 or d1 else 1.0
+        f2 = root if x2 or d2 else 1.0
+        f3 = root if x3 or d3 else 1.0
+        f4 = root if x4 or d4 else 1.0
         self.gradient = (
             g0 * f0 * f0 + miss * x0 - d0 * b0,
             g1 * f1 * f1 + miss * x1 - d1 * b1,

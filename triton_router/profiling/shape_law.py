@@ -195,7 +195,7 @@ class ShapeLaw:
         x2 = work * weight
         x3 = work * work / rows * weight
         x4 = weight if rows > 1.0 else 0.0
-        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3, _STEP * x4 * x4)
+        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3, _STEP * weight * weight)
         self.fit.add(latency * weight, (weight, x1, x2, x3, x4), doubt, forgetting)
 
 

@@ -76,7 +76,8 @@ class Consequences:
                     self._watch.failed(decision, now)
             case Verdict.CANCELLED:
                 candidate.cancelled += asked
-                candidate.needs_live_try |= not asked
+                # One that is known is looked at again with another request, of which a copy may be possible.
+                candidate.needs_live_try |= not (asked or candidate.is_proven)
                 self._watch.passed_over(decision)
 
     def of_giving_up(self, decision: RoutingDecision, now: float) -> None:

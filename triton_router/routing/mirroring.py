@@ -123,20 +123,20 @@ class Mirroring:
         candidate.look_distance = int(candidate.look_distance * _GROWTH)
 
     def _affordable(self, idle: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
-        if not idle or self._saved_ms <= self._wanted_ms:
+        if self._saved_ms <= self._wanted_ms:
             return None
-        oldest = min(idle, key=lambda candidate: candidate.measured_at)
-        price = oldest.profile.predict_alone(work, rows)
+        priced = [(candidate.measured_at, candidate.profile.predict_alone(work, rows), candidate) for candidate in idle]
+        # What is never saved up would keep all others waiting: it is looked at when its turn comes.
+        payable = [offer for offer in priced if offer[1] < _MOST_SAVED_MS]
+        if not payable:
+            return None
+        _, price, oldest = min(payable, key=lambda offer: offer[0])
         if price <= self._saved_ms:
             return oldest
-        self._wanted_ms = min(price, _MOST_SAVED_MS - 1.0)
+        self._wanted_ms = price
         return None
 
     def _can_be_looked_at(self, candidate: Candidate) -> bool:
-        health = candidate.health
-        # One that failed just now is left alone; one that has rested after failing may be looked at.
-        if health.consecutive_failures and not health.is_out:
-            return False
         if candidate.needs_live_try or candidate.in_flight or candidate.peers_in_flight:
             return False
         device = candidate.device

@@ -247,7 +247,9 @@ class Candidate:
         device.hindrance_known = max(_SUPPOSED, device.hindrance_known + felt_known - self.felt_known)
         device.hindrance = min(1.0, max(0.0, weighed / device.hindrance_known))
         self.felt, self.felt_known = felt, felt_known
-        self.queueing = max(profile.queueing, device.hindrance)
+        # While nothing was found of the device, what was found of the target itself is all that is known.
+        is_known = device.hindrance_known > _SUPPOSED
+        self.queueing = max(profile.queueing, device.hindrance) if is_known else profile.queueing
 
 
 class Filter(Protocol):

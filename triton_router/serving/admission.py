@@ -59,7 +59,8 @@ class Admission:
         self._room = room
         self._merging = merging
         self._counts = counts
-        self._has_priorities = False
+        # The lowest priority that there ever was: who has no higher one takes nobody's place, and looks for none.
+        self._least_urgent = 0
         # Of answers, and of turns. Calls go on for clients that were told that their time has passed.
         self._pace, self._turns = Pace(), Pace()
         # By target, when one that seemed late was let through, or else when the first was refused.
@@ -71,10 +72,10 @@ class Admission:
         Raises:
             OverloadedError: There is no place for it.
         """
-        self._has_priorities |= exchange.priority != 0
+        self._least_urgent = min(self._least_urgent, exchange.priority)
         if self._replies.under_way < self.limit:
             return
-        while self._has_priorities and (other := self._less_urgent_than(exchange)) is not None:
+        while exchange.priority > self._least_urgent and (other := self._less_urgent_than(exchange)) is not None:
             if other.claim():
                 self._counts.add("refused_displaced")
                 self._replies.answer(other, self._replies.response_for(self._full("a more urgent one took its place")))

@@ -115,12 +115,12 @@ class CallLane:
         with self._lock:
             gone: list[LaneRequest] = []
             for key, queue in list(self._waiting.items()):
-                answered = [request for request in queue if request.attempt.exchange.is_answered]
-                if not answered:
-                    continue
-                gone += answered
-                self._waiting[key] = deque(request for request in queue if request not in answered)
-                if not self._waiting[key]:
+                left: deque[LaneRequest] = deque()
+                for request in queue:
+                    (gone if request.attempt.exchange.is_answered else left).append(request)
+                if left:
+                    self._waiting[key] = left
+                else:
                     del self._waiting[key]
             return gone
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triton_router.config.router_config import TargetConfig
 
 SCHEMA = 1
-"""Of the file as a whole; what a profile writes of itself carries its own."""
+"""Of the file as a whole, and of what a profile writes of itself."""
 MAX_BYTES = 8 << 20
 """256 targets, the most that a routed model has, at four times what a profile takes."""
 MAX_ORIGINS = 256

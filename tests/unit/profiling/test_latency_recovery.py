@@ -56,6 +56,34 @@ def test_a_wrong_first_answer_is_outlived(cold: float, typical: float, worst: fl
     assert max(errors) < worst
 
 
+@pytest.mark.parametrize(("factor", "length"), [(2.0, 8), (3.0, 4), (3.0, 8), (10.0, 8)])
+def test_slow_spells_of_single_rows_leave_no_wild_belief_of_batches(factor: float, length: int) -> None:
+    """After twenty spells in which no batch was asked, one is expected to take at most five times what it does.
+
+    Each spell is found at its beginning and partly unlearned bit by bit at its end, which tells nothing of batches.
+    """
+    for seed in range(3):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+
+        def ask(ms: float, rows: int = 1, *, profile: TargetProfile = profile, rng: random.Random = rng) -> None:
+            work = 128.0 * rows
+            took = ms * rng.lognormvariate(0, 0.1)
+            profile.record_latency(took, work, profile.predict_latency(work, rows), alone=True, rows=rows)
+
+        for at in range(60):
+            ask(10.0)
+            if at % 3 == 0:
+                ask(100.0, 32)
+        for _ in range(20):
+            for took in (10.0,) * 200 + (10.0 * factor,) * length + (10.0,) * 60:
+                ask(took)
+        assert profile.predict_latency(128.0 * 32, 32) < 500.0
+        for _ in range(5):
+            ask(100.0, 32)
+        assert profile.predict_latency(128.0 * 32, 32) == pytest.approx(100.0, rel=0.3)
+
+
 @pytest.mark.parametrize("span", [2, 4, 6])
 def test_mixed_sizes_under_load_are_learned(span: int) -> None:
     """With sizes over up to six decades and load 0 to 64 times the size, the mean error stays near the noise."""

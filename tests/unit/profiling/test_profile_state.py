@@ -70,6 +70,37 @@ def test_json_brings_back_the_same_profile() -> None:
     assert predictions(teach(again, more)) == pytest.approx(predictions(teach(profile, more)), rel=1e-2)
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_many_changes_leave_a_state_that_reads_back(loaded: bool) -> None:
+    """A shape, or a load, that is not seen during four hundred changes of the target can still be written and read."""
+    rng = random.Random(3)
+    profile = teach(TargetProfile(), answers(100, 5)) if loaded else TargetProfile()
+    for _ in range(20):
+        profile.record_latency(30.0 * rng.lognormvariate(0, 0.05), 4096.0, 0.0, alone=True, rows=32)
+    for change in range(400):
+        for _ in range(12):
+            slow = 3.0 ** (change % 2)
+            expected = profile.predict_latency(16.0)
+            profile.record_latency(slow * 2.0 * rng.lognormvariate(0, 0.02), 16.0, expected, alone=True)
+    assert profile.drifts > 330
+    assert read_back(profile).predict_latency(16.0) == pytest.approx(profile.predict_latency(16.0), rel=1e-4)
+
+
+def test_a_shape_that_nobody_asks_any_more_is_not_scaled_for_ever() -> None:
+    """A target that slows down by and by and is restarted is found to be faster each time, and never slower."""
+    rng = random.Random(4)
+    profile = TargetProfile()
+    for _ in range(20):
+        profile.record_latency(30.0, 4096.0, 0.0, alone=True, rows=32)
+    for _ in range(40):
+        for step in range(700):
+            slow = 3.0 ** (max(0, step - 20) / 680.0)
+            expected = profile.predict_latency(16.0)
+            profile.record_latency(slow * 2.0 * rng.lognormvariate(0, 0.02), 16.0, expected, alone=True)
+    assert profile.drifts > 30
+    read_back(profile)
+
+
 def without_step(fit: dict[str, Any]) -> dict[str, Any]:
     """Return a fit as it was written when there were four coefficients."""
     information = [value for at, value in enumerate(fit["information"]) if at not in (4, 8, 11, 13, 14)]

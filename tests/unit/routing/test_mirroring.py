@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import pairwise, repeat
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.unit.routing.fleet import REQUEST, Spec, engine, served
 from triton_router.routing.mirroring import FIRST_DISTANCE
 from triton_router.routing.rules import RoutingRules
@@ -90,16 +92,47 @@ def test_known_targets_are_left_alone_on_a_busy_device_and_looked_at_when_it_is_
 
 
 def test_one_copy_that_could_not_be_sent_does_not_end_looking() -> None:
-    """Too large for once, or too much to do: after the target's next answer it is looked at as before."""
+    """Too large for once, or too much to do: a copy of the next request that is due may be possible."""
     subject = engine(Spec("ours", 10.0), Spec("other", 30.0), rules=RoutingRules(mirror=1e-9))
     copy = subject.mirror(served(subject, 10.0, 0.0, FREE))
     assert copy is not None
     subject.finish(copy, Outcome(Verdict.CANCELLED, 30.0), 0.0)
-    assert looks(subject, range(1, 300), others_ms=30.0) == [], "only a request itself finds out"
-    retried = subject.again([subject.decide(FREE, 30.0)], 30.0)
-    assert retried is not None
-    subject.finish(retried, Outcome(Verdict.SUCCESS, 30.0), 30.0)
-    assert looks(subject, range(300, 600), others_ms=30.0)
+    assert looks(subject, range(1, 300), others_ms=30.0)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.TARGET_ERROR, Verdict.CLIENT_ERROR, Verdict.CANCELLED])
+@pytest.mark.parametrize("explore", [0.0, 0.01])
+def test_a_new_target_whose_first_copy_fails_is_tried_again(verdict: Verdict, explore: float) -> None:
+    """It was not loaded yet, or had no memory, or the copy could not be made: 300 requests later it serves."""
+    subject = engine(Spec("ours", 10.0), Spec("other", None), rules=RoutingRules(mirror=0.005, explore=explore))
+    copy = subject.mirror(served(subject, 10.0, 0.0, FREE))
+    assert copy is not None
+    subject.finish(copy, Outcome(verdict, 1.0), 0.0)
+    for number in range(1, 300):
+        now = number * 0.1
+        decision = subject.decide(FREE, now)
+        copy = subject.mirror(decision)
+        subject.finish(decision, Outcome(Verdict.SUCCESS, 10.0 if decision.target.name == "ours" else 2.0), now)
+        if copy:
+            subject.finish(copy, Outcome(Verdict.SUCCESS, 2.0), now)
+    assert subject.decide(FREE, 31.0).target.name == "other"
+
+
+def test_a_target_too_dear_to_look_at_does_not_keep_the_others_waiting() -> None:
+    """One takes a minute, which is never saved up: the third is looked at as if that one were not there."""
+    rules = RoutingRules(mirror=0.05)
+    others = (Spec("ours", 10.0), Spec("third", 30.0))
+
+    def third(*specs: Spec) -> int:
+        subject = engine(*others, *specs, rules=rules)
+        for number in range(3000):
+            copy = subject.mirror(served(subject, 10.0, number * 0.1, FREE))
+            if copy:
+                took = 30.0 if copy.target.name == "third" else 60_000.0
+                subject.finish(copy, Outcome(Verdict.SUCCESS, took), number * 0.1)
+        return subject.snapshot(300.0)[1].mirrored
+
+    assert third(Spec("dear", 60_000.0)) >= 0.8 * third()
 
 
 def test_a_surprising_answer_is_looked_into_at_once() -> None:

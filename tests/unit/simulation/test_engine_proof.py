@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from triton_router.routing.types import Backend
 from triton_router.simulation.measures import EARLY, measure, regret
 from triton_router.simulation.run import Run, Served, Simulation
-from triton_router.simulation.scenario import ClosedLoop, load_scenario
+from triton_router.simulation.scenario import ClosedLoop, DeviceSpec, Poisson, ShapeSpec, TargetSpec, load_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,6 +177,30 @@ def test_such_clients_are_not_sent_to_slow_devices_for_it() -> None:
 def mean_latency(run: Run) -> float:
     """Return the mean over what clients see, in milliseconds."""
     return mean(one.latency_ms for one in run.served if not (one.mirrored or one.retried))
+
+
+def test_a_target_that_serves_many_at_once_is_known_to_where_it_is_alone_on_its_device() -> None:
+    """A fast device that starts everything at once gets all of 300 requests a second; nobody waits for the slow one.
+
+    Beside it is one four times as slow. In the median of three seeds.
+    """
+    found: list[float] = []
+    for seed in (1, 2, 3):
+        scenario = load_scenario("shared")
+        fast = {"name": "gpu", "device": "gpu", "curve": {"kind": "affine", "base_ms": 10.0, "per_work_ms": 0.0}}
+        slow = {"name": "cpu", "device": "cpu", "curve": {"kind": "affine", "base_ms": 40.0, "per_work_ms": 0.0}}
+        changes = {
+            "requests": 6000,
+            "devices": (DeviceSpec(name="gpu", backend=Backend.GPU, slots=64), DeviceSpec(name="cpu")),
+            "targets": tuple(TargetSpec.model_validate(target) for target in (fast, slow)),
+            "arrivals": Poisson(kind="poisson", per_second=300.0),
+            "shapes": (ShapeSpec(rows=(1, 1), elements=(128, 128)),),
+        }
+        served = Simulation(scenario.model_copy(update=changes), seed).run("latency").served
+        later = [one for one in served[len(served) // 3 :] if not one.mirrored]
+        found.append(sum(one.target == 1 for one in later) / len(later))
+    print("share of the slow device:", sorted(found))
+    assert median(found) <= 0.01
 
 
 @pytest.mark.parametrize(("slots", "bar"), [(1, 0.9), (2, 1.1)])
