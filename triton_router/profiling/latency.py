@@ -117,7 +117,7 @@ class LatencyModel:
         known = shape.familiarity(work, rows)
         guessed = known < _UNKNOWN and (not self.alone_seen or shape.is_novel(work, rows, _BEYOND))
         # Of a shape unlike all others the law only guesses: a miss is no outlier, and no change of the target.
-        strange = known < _SETTLED and shape.is_strange(work, rows)
+        strange = known < _SETTLED and self._is_strange(work, rows, alone=alone)
         if not (alone or loaded or guessed):
             return 0.0 if strange else self._outrun(latency, alone_ms)
         familiar = not novel and known >= 1.0
@@ -138,11 +138,7 @@ class LatencyModel:
             self._follow(change, self.test)
             alone_ms = shape.predict(work, rows)
             expected = self.predict(work, load, rows)
-        elif (
-            abs(miss) > clip
-            and not strange
-            and (familiar or not (novel or self._is_new_ground(work, rows, alone=alone)))
-        ):
+        elif abs(miss) > clip and not strange and (familiar or not (novel or shape.is_novel(work, rows))):
             latency = expected * exp(clip if miss > 0.0 else -clip)
         if not strange and abs(miss) > (_WILD if shape.count < _FIRST else max(_WILD, limit)):
             (self.load if loaded else shape).rescale(1.0, _DOUBT)
@@ -171,12 +167,12 @@ class LatencyModel:
         self.test.reset()
         self.outrun.reset()
 
-    def _is_new_ground(self, work: float, rows: float, *, alone: bool) -> bool:
-        """Whether the law can have nothing that an answer of this shape is an outlier from.
+    def _is_strange(self, work: float, rows: float, *, alone: bool) -> bool:
+        """Whether the law only guesses at a shape.
 
         That goes for the first of several rows as well, if it was alone: nothing tells a step from a wait otherwise.
         """
-        return self.shape.is_novel(work, rows) or (alone and self.shape.is_over_step(work, rows))
+        return self.shape.is_strange(work, rows) or (alone and self.shape.is_over_step(work, rows))
 
     def _note(self, latency: float, expected: float, miss: float, limit: float, *, loaded: bool) -> None:
         """Keep the running means. Clipped, or the first outliers would hide the next."""

@@ -94,6 +94,21 @@ def test_one_row_alone_tells_nothing_of_several() -> None:
     assert profile.predict_latency(256.0, rows=4) == pytest.approx(1.0 + 0.03 * 256.0, rel=0.1)
 
 
+def test_the_first_of_several_rows_are_no_change_of_the_target() -> None:
+    """After thousands of single rows, batches that take four times as long are learned, and single rows stay the same."""
+    for seed in range(10):
+        rng = random.Random(seed)
+        profile = TargetProfile()
+        for number in range(2012):
+            rows = 1 if number < 2000 else rng.choice([2, 4, 8])
+            work = 16.0 * rows
+            took = one_thread_for_one_row(rows, work) * rng.lognormvariate(0, 0.2)
+            profile.record_latency(took, work, profile.predict_latency(work, rows), alone=True, rows=rows)
+        assert profile.drifts == 0
+        assert profile.predict_alone(16.0) == pytest.approx(0.05, rel=0.15)
+        assert profile.predict_alone(64.0, 4) == pytest.approx(0.2, rel=0.4)
+
+
 def test_a_wait_is_not_taken_for_a_step() -> None:
     """Several rows that were only seen in company, much later than expected, are not thought to take longer alone.
 
