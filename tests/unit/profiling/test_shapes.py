@@ -95,7 +95,7 @@ def test_one_row_alone_tells_nothing_of_several() -> None:
 
 
 def test_the_first_of_several_rows_are_no_change_of_the_target() -> None:
-    """After thousands of single rows, batches that take four times as long are learned, and single rows stay the same."""
+    """After thousands of single rows, batches that take four times as long are learned; single rows stay the same."""
     for seed in range(10):
         rng = random.Random(seed)
         profile = TargetProfile()
