@@ -11,12 +11,12 @@ from triton_router.cli import live, output
 from triton_router.cli.canary import who
 from triton_router.cli.connection import connected
 from triton_router.cli.rollout_source import phase_of
-from triton_router.cli.router_edit import apply, refuse_in_place
+from triton_router.cli.router_edit import apply, put_back, refuse_in_place
 from triton_router.config import rollout_edits
-from triton_router.config.editing import edit_router_file, edited_router_file, replace_text
+from triton_router.config.editing import edit_router_file, edited_router_file
 from triton_router.config.loading import load_yaml
 from triton_router.config.router_config import ROUTER_FILE, load_router_config
-from triton_router.errors import InvalidInputError, TritonRouterError, UnavailableError
+from triton_router.errors import InvalidInputError, UnavailableError
 from triton_router.experiments.rollout_plan import ENDED, PROMOTED
 from triton_router.repository.canary_targets import CanaryPlan, plan_canary, refuse_moving_others
 from triton_router.repository.version_serving import VersionServing
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from triton_router.config.editing import Change, Edit
+    from triton_router.config.editing import Change
     from triton_router.config.splicing import Splice
     from triton_router.repository.control import ModelControl
 
@@ -42,7 +42,7 @@ def start(args: argparse.Namespace) -> dict[str, Any]:
     _refuse_another(path, args)
     if args.target:
         rollout = _rollout(args, args.target, args.target[0])
-        followed = apply(args, path, lambda splice: rollout_edits.begin(splice, rollout))
+        followed = apply(args, path, lambda splice: rollout_edits.begin(splice, rollout), or_undo=True)
         return {"rollout": rollout, "added": [], "followed": followed}
     with nullcontext() if args.offline else connected(args) as control:
         return _Start(args, path, control).run()
@@ -126,15 +126,8 @@ class _Start:
     def _edit(self, undo: ExitStack, change: Change) -> str:
         """Edit the file, to be put back by ``undo``, and return what it says."""
         edit = edit_router_file(self._path, change)
-        undo.callback(_put_back, self._path, edit)
+        undo.callback(put_back, self._path, edit)
         return edit.after
-
-
-def _put_back(path: Path, edit: Edit) -> None:
-    try:
-        replace_text(path, edit.after, edit.before)
-    except TritonRouterError as error:
-        output.note(f"warning: {path} could not be put back: {error.message}")
 
 
 def _take_back(serving: VersionServing) -> None:

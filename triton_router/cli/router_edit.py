@@ -5,19 +5,26 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from triton_router.cli import live
-from triton_router.config.editing import edit_router_file, edited_router_file, why_not_in_place
-from triton_router.errors import UnsupportedError
+from triton_router.cli import live, output
+from triton_router.config.editing import edit_router_file, edited_router_file, replace_text, why_not_in_place
+from triton_router.errors import TritonRouterError, UnsupportedError
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from triton_router.config.editing import Change
+    from triton_router.config.editing import Change, Edit
 
 
-def apply(args: argparse.Namespace, path: Path, change: Change) -> bool | None:
+def apply(args: argparse.Namespace, path: Path, change: Change, *, or_undo: bool = False) -> bool | None:
     """Edit a router.yaml, or print what it would be (``--dry-run``).
+
+    Args:
+        args: Of the command.
+        path: The file.
+        change: What is to become of it.
+        or_undo: Whether the file is put back where the router does not follow: what was refused must not begin by
+            itself when the router follows again. Else it stays as the state that is wanted, and that is said.
 
     Returns:
         Whether what serves it follows; False where nothing can be asked, None where nothing was changed.
@@ -33,7 +40,25 @@ def apply(args: argparse.Namespace, path: Path, change: Change) -> bool | None:
         refuse_in_place(path, edited_router_file(path, change))
     since = time.time()
     edit = edit_router_file(path, change)
-    return edit.before == edit.after or live.await_followed(path, lambda _: True, text=edit.after, since=since)
+    if edit.before == edit.after:
+        return True
+    try:
+        return live.await_followed(path, lambda _: True, text=edit.after, since=since)
+    except TritonRouterError:
+        if or_undo:
+            put_back(path, edit)
+            output.note("undone: everything is as it was before")
+        else:
+            output.note(f"note: {path} is edited all the same: that holds as soon as the router follows it")
+        raise
+
+
+def put_back(path: Path, edit: Edit) -> None:
+    """Have a file say what it did before an edit, unless somebody has edited it since; that is told."""
+    try:
+        replace_text(path, edit.after, edit.before)
+    except TritonRouterError as error:
+        output.note(f"warning: {path} could not be put back: {error.message}")
 
 
 def refuse_in_place(path: Path, text: str) -> None:

@@ -408,7 +408,10 @@ def test_a_status_says_what_a_step_of_all_holds_back(canary: Canary, serving: di
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: Says) -> None:
-    """The file may be valid, and the model that serves still be unable to follow it; what it said before is over."""
+    """The file may be valid, and the model that serves still be unable to follow it; what it said before is over.
+
+    A rollout that was refused must not begin by itself later: the file is put back.
+    """
     settings = serving["settings"]
     settings |= {"problem": "an earlier edit", "refused": 1}
 
@@ -418,7 +421,27 @@ def test_an_edit_that_the_router_refuses_is_an_error(canary: Canary, serving: Sa
     looking = once_asked_about_an_edit(canary, serving, look)
     canary("start", "--target", "int8", code=1)
     assert "the router does not follow it: target 'int8' has fewer rows" in canary.err
+    assert "undone: everything is as it was before" in canary.err
     looking.join()
+    assert canary.path.read_text() == TEXT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
+@pytest.mark.parametrize(("action", "written"), [("abort", "outcome: abort"), ("pause", "paused: true")])
+def test_an_end_that_the_router_refuses_stays_wanted(canary: Canary, serving: Says, action: str, written: str) -> None:
+    """To stop a canary is what the file goes on to say, and the command says that it does."""
+    serving["settings"]["followed_at"] = time.time() + 1000
+    canary("start", "--target", "int8", "--weight", "10")
+    serving["settings"]["followed_at"] = 0.0
+
+    def look() -> None:
+        serving["settings"].update({"problem": "the decision log cannot be moved", "refused": 1})
+
+    looking = once_asked_about_an_edit(canary, serving, look)
+    canary(action, code=1)
+    assert "is edited all the same: that holds as soon as the router follows it" in canary.err
+    looking.join()
+    assert written in canary.path.read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
