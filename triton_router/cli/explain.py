@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from triton_router.cli.arguments import milliseconds
 from triton_router.cli.command import Subparsers, add_parser
+from triton_router.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +92,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain, and print it."""
     from triton_router.cli import explain_report, output
+    from triton_router.cli.request_size import guesses
     from triton_router.config.configured_engine import configured_engine
     from triton_router.config.router_config import ROUTER_FILE, load_router_config
     from triton_router.hardware.calibration import read_calibration
@@ -106,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
     engine = configured_engine(config, args.model, evidence.profiles, rng=lambda: 0.5, priors=priors)
     observed = [] if args.snapshot else _go_on(args, engine)
     explanation = engine.explain(context, _WAITS_NOTHING)
-    basis = explain_report.basis(evidence.snapshots, evidence.profiles, time.time())
+    notes += guesses(context, evidence.profiles)
+    are_measured = any(target.measured_latency for target in config.targets)
+    basis = explain_report.basis(evidence.snapshots, evidence.profiles, time.time(), are_measured=are_measured)
     if args.json:
         output.print_json(
             {
@@ -121,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for note in (*evidence.notes, *observed, *notes):
             output.note(f"note: {note}")
-        explain_report.print_report(args.model, explanation, context, basis)
+        unit = "bytes of text" if args.text_bytes else "elements"
+        explain_report.print_report(args.model, explanation, context, basis, unit)
     return 0 if explanation.chosen is not None else 1
 
 
@@ -158,6 +163,10 @@ def _evidence(args: argparse.Namespace, config: RouterConfig) -> Evidence:
         for snapshot in snapshots:
             profiles_in(snapshot, expected_model=args.model)
     else:
+        if args.state and not args.state.is_dir():
+            raise NotFoundError(
+                f"there is no state directory {args.state}", hint="leave --state out for that of 'serve'"
+            )
         found = StateDirectory(_state_place(args), args.model, socket.gethostname()).find(set_aside=False)
         notes += found.problems
         snapshots = found.to_begin_with
@@ -173,10 +182,11 @@ def _state_place(args: argparse.Namespace) -> Path:
 
 
 def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingContext, list[str]]:
-    from triton_router.cli.request_size import rows_of, work_of
+    from triton_router.cli.request_size import absent_models, refuse_what_triton_would, rows_of, work_of
     from triton_router.routing.types import OptimizationGoal, RoutingContext
     from triton_router.serving.overrides import backends, caller
 
+    refuse_what_triton_would(args, config)
     rows = rows_of(args, config)
     work, note = work_of(args, config, rows)
     return (
@@ -188,7 +198,7 @@ def _context(args: argparse.Namespace, config: RouterConfig) -> tuple[RoutingCon
             optimization_goal=OptimizationGoal(args.goal),
             allowed_backends=None if args.backends is None else backends("--backends", args.backends),
         ),
-        [note] if note else [],
+        [*absent_models(args, config), *([note] if note else [])],
     )
 
 

@@ -27,10 +27,23 @@ _REASONS = {
 }
 
 
-def basis(snapshots: Sequence[Snapshot], profiles: Mapping[str, TargetProfile], now: float) -> str:
-    """Return what the predictions rest on, as a sentence. ``now`` is in seconds since 1970."""
+def basis(
+    snapshots: Sequence[Snapshot], profiles: Mapping[str, TargetProfile], now: float, *, are_measured: bool
+) -> str:
+    """Return what the predictions rest on, as a sentence.
+
+    Args:
+        snapshots: Where the profiles come from.
+        profiles: What was learned, by target.
+        now: Seconds since 1970.
+        are_measured: Whether router.yaml has latencies from build time.
+    """
     if not profiles:
-        return "no snapshot: predictions rest on the latencies measured at build time alone"
+        if are_measured:
+            return "no snapshot: predictions rest on the latencies measured at build time alone"
+        return (
+            "no snapshot, nor any measured_latency in router.yaml: predictions rest on the model's arithmetic, if known"
+        )
     names = ", ".join(
         f"{printable(snapshot.instance)} ({max(0.0, now - snapshot.written_at):.0f} s ago)" for snapshot in snapshots
     )
@@ -38,10 +51,10 @@ def basis(snapshots: Sequence[Snapshot], profiles: Mapping[str, TargetProfile], 
     return f"what was learned from {answers} answers; snapshot of {names}"
 
 
-def print_report(model: str, explanation: Explanation, context: RoutingContext, rests_on: str) -> None:
-    """Print the explanation as a table."""
+def print_report(model: str, explanation: Explanation, context: RoutingContext, rests_on: str, unit: str) -> None:
+    """Print the explanation as a table; ``unit`` is that of the request's work."""
     chosen = printable(explanation.chosen.name) if explanation.chosen else "nothing"
-    print(f"{printable(model)}  {context.batch_size} rows, {context.work:.0f} elements, policy {explanation.policy}")
+    print(f"{printable(model)}  {context.batch_size} rows, {context.work:.0f} {unit}, policy {explanation.policy}")
     print(f"rests on  {rests_on}")
     print(f"chosen    {chosen} ({_REASONS.get(explanation.reason, explanation.reason)})")
     if explanation.fallbacks:

@@ -116,7 +116,9 @@ def _trials(status: dict[str, Any]) -> list[str]:
     if rollout is not None:
         why = rollout["waiting_for"] or rollout["reason"]
         phase = rollout["phase"].replace("_", " ")
-        lines.append(f"rollout {rollout['id']}: {phase}, {rollout['share']:.4g} of the requests are canary's; {why}")
+        lines.append(
+            f"rollout {rollout['id']}: {phase}, {100 * rollout['share']:.4g}% of the requests are canary's; {why}"
+        )
     if experiment is not None:
         lines.append(f"experiment {experiment['experiment_id']}: {experiment['verdict']}")
     if trials is not None and trials["problem"]:
@@ -148,16 +150,20 @@ def _row(target: dict[str, Any], chosen: int) -> tuple[object, ...]:
         target["chosen"],
         f"{target['chosen'] / chosen:.1%}",
         target["mirrored"],
-        f"{latency['p50_ms']:.2f}",
-        f"{latency['p90_ms']:.2f}" if latency["p90_ms"] else "-",
-        f"{latency['p99_ms']:.2f}",
-        f"{latency['predicted_total_ms'] / predicted:.2f}",
-        f"{latency['measured_total_ms'] / predicted:.2f}",
+        _ms(latency["p50_ms"]),
+        _ms(latency["p90_ms"]),
+        _ms(latency["p99_ms"]),
+        _ms(latency["predicted_total_ms"] / predicted),
+        _ms(latency["measured_total_ms"] / predicted),
         target["in_flight"],
         target["failed"],
         _power(target["power_w"]),
         _state(target) + _drift(target),
     )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value else "-"
 
 
 def _power(figure: dict[str, Any]) -> str:

@@ -182,6 +182,10 @@ class TargetProfile:
         """Evidence for `felt`: 0 while there is little, then about as many as the latest answers that tell of it."""
         return self._model.load.felt_known
 
+    def is_guess(self, work: float, rows: float = 1.0) -> bool:
+        """Whether what is predicted for a shape is one, because hardly any answer was to one like it."""
+        return self._model.shape.is_strange(work, rows)
+
     def fixed_and_marginal(self, work: float, rows: float = 1.0) -> tuple[float, float]:
         """Return what a call alone costs whatever it carries, and what this work adds; milliseconds, (0, 0) unknown."""
         if not self.is_proven:

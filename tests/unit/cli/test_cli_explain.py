@@ -44,15 +44,18 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "routed" / "router.yaml").write_text(yaml.safe_dump({"targets": TARGETS, "policy": "latency"}))
     (place / "m-small").mkdir()
     (place / "m-small" / "config.pbtxt").write_text(CONFIG)
+    (place / "m-large").mkdir()
     return place
 
 
-def snapshot(path: Path, *, small: float, large: float, origin: str = "x", model: str = "routed") -> Path:
+def snapshot(
+    path: Path, *, small: float, large: float, origin: str = "x", model: str = "routed", answers: int = 30
+) -> Path:
     """Write what was learned when the targets took so long for one row, in milliseconds."""
     states: dict[str, TargetState] = {}
     for settings, latency in zip(TARGETS, (small, large), strict=True):
         profile = TargetProfile()
-        for _ in range(30):
+        for _ in range(answers):
             profile.record_latency(latency, 16.0, profile.predict_latency(16.0), alone=True)
         identity = identity_of(TargetConfig.model_validate(settings))
         states[settings["name"]] = TargetState(identity=identity, profile=profile.state())
@@ -226,6 +229,45 @@ def test_texts_need_to_be_told_as_well(repository: Path, capsys: pytest.CaptureF
     assert "--text-bytes" in told["notes"][0]
     told = explain(capsys, repository, "--batch", "2", "--text-bytes", "640")
     assert (told["rows"], told["work"], told["notes"]) == (2, 640.0, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--text-bytes", "7"], "no input of 'routed' holds strings"),
+        (["--shape", "8"], "no input of 'routed' has a shape such as 8"),
+        (["--shape", "8,16,3"], "X [-1, 16]"),
+        (["--shape", "8,17"], "a shape such as 8,17"),
+        (["--state", "/nonexistent"], "no state directory"),
+    ],
+)
+def test_what_triton_would_refuse_is_refused(
+    repository: Path, capsys: pytest.CaptureFixture[str], words: list[str], problem: str
+) -> None:
+    """An input of another kind or rank, and evidence that is not there."""
+    assert main(["explain", "routed", "--repository", str(repository), *words]) == 1
+    assert problem in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_said(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A target's model that the repository lacks, and that nothing was measured."""
+    (repository / "m-large").rmdir()
+    settings = {"targets": [{key: t[key] for key in ("name", "model", "backend")} for t in TARGETS]}
+    (repository / "routed" / "router.yaml").write_text(yaml.safe_dump(settings))
+    told = explain(capsys, repository)
+    assert "there is no model 'm-large'" in told["notes"][0]
+    assert "nor any measured_latency" in told["basis"]
+
+
+def test_a_prediction_far_from_all_that_was_learned_is_called_a_guess(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sixty answers of 16 elements say little of 4,096."""
+    (repository / "m-small" / "config.pbtxt").write_text(CONFIG.replace("[ 16 ]", "[ -1 ]"))
+    file = snapshot(tmp_path / "a.json", small=4.0, large=2.0, answers=60)
+    assert explain(capsys, repository, "--snapshot", str(file), "--shape", "1,16")["notes"] == []
+    told = explain(capsys, repository, "--snapshot", str(file), "--shape", "1,4096")
+    assert "hardly any request like this was answered by small, large" in told["notes"][0]
 
 
 def test_an_unmeasured_target_has_its_arithmetic(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -153,7 +153,7 @@ def test_rollout_and_experiment_have_a_line_each(capsys: pytest.CaptureFixture[s
     finally:
         served.close()
     printed = capsys.readouterr().out
-    assert ": rolled back, 0 of the requests are canary's; it fails\n" in printed
+    assert ": rolled back, 0% of the requests are canary's; it fails\n" in printed
     assert "experiment x: too early\n" in printed
     assert "rollouts: disk full (2 errors)\n" in printed
     assert "rollouts: a file was set aside\n" in printed
