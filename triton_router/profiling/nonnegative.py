@@ -48,9 +48,7 @@ class NonNegativeFit:
         self.information: Fifteen = NO_INFORMATION
 
     def add(self, y: float, x: Five, doubt: Five, forgetting: float = FORGETTING) -> None:
-        """Fade the evidence and add one observation.
-
-        One with ``x_j = 0`` and no doubt of ``b_j`` does not fade what is known of that.
+        """Fade the evidence and add one observation. One with ``x_j = 0`` does not fade what is known of ``b_j``.
 
         Args:
             y: What was measured.
@@ -67,11 +65,11 @@ class NonNegativeFit:
         miss = y - b0 * x0 - b1 * x1 - b2 * x2 - b3 * x3 - b4 * x4
         # Rows and columns of the matrix fade alike, each by the root: so it stays positive semidefinite.
         root = forgetting**0.5
-        f0 = root if x0 or d0 else 1.0
-        f1 = root if x1 or d1 else 1.0
-        f2 = root if x2 or d2 else 1.0
-        f3 = root if x3 or d3 else 1.0
-        f4 = root if x4 or d4 else 1.0
+        f0 = root if x0 else 1.0
+        f1 = root if x1 else 1.0
+        f2 = root if x2 else 1.0
+        f3 = root if x3 else 1.0
+        f4 = root if x4 else 1.0
         self.gradient = (
             g0 * f0 * f0 + miss * x0 - d0 * b0,
             g1 * f1 * f1 + miss * x1 - d1 * b1,
@@ -160,6 +158,15 @@ class NonNegativeFit:
                     g4 -= a44 * step
         self.beta = (b0, b1, b2, b3, b4)
         self.gradient = (g0, g1, g2, g3, g4)
+
+    def forget_last(self) -> None:
+        """Take ``b_4`` to be 0 and nothing to be known of it; what was measured stays, for the others to explain."""
+        a00, a01, a02, a03, a04, a11, a12, a13, a14, a22, a23, a24, a33, a34, _ = self.information
+        g0, g1, g2, g3, _ = self.gradient
+        b0, b1, b2, b3, b4 = self.beta
+        self.beta = (b0, b1, b2, b3, 0.0)
+        self.gradient = (g0 + a04 * b4, g1 + a14 * b4, g2 + a24 * b4, g3 + a34 * b4, 0.0)
+        self.information = (a00, a01, a02, a03, 0.0, a11, a12, a13, 0.0, a22, a23, 0.0, a33, 0.0, 0.0)
 
     def rescale(self, factor: float, kept: float) -> None:
         """Multiply what is predicted by ``factor``, and what the evidence for it weighs by ``kept``."""

@@ -39,6 +39,8 @@ _STEEP = 0.03
 """Likewise for the square, which extrapolates worst."""
 _STEP = 0.01
 """Likewise for the step, of which nothing is known before both sides of it were seen."""
+_FORGOTTEN = 0.5
+"""Observations of several rows below which, after a change, a step is one that nobody has seen."""
 _FIRST_SWEEPS = 20
 """Rounds of descent after each of the first ten observations, such as those from build time, which no others may
 follow for long. After later ones it is one: the next continues where it stopped."""
@@ -155,8 +157,15 @@ class ShapeLaw:
         self.count += 1
 
     def rescale(self, factor: float, kept: float) -> None:
-        """Everything takes ``factor`` times as long: keep a share of the evidence of before, scaled."""
+        """Everything takes ``factor`` times as long: keep a share of the evidence of before, scaled.
+
+        A step of which hardly any is left is forgotten: single rows never show it to be wrong, so that each change
+        would scale it further.
+        """
         self.fit.rescale(factor, kept)
+        unit = self.fixed(2.0)
+        if factor != 1.0 and unit * unit * self.fit.information[14] < _FORGOTTEN:
+            self.fit.forget_last()
         self.cells.rescale(factor, kept)
         self._forget()
 
@@ -195,7 +204,7 @@ class ShapeLaw:
         x2 = work * weight
         x3 = work * work / rows * weight
         x4 = weight if rows > 1.0 else 0.0
-        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3, _STEP * weight * weight)
+        doubt = (0.0, _LEVEL * x1 * x1, _LEVEL * x2 * x2, _STEEP * x3 * x3, _STEP * x4 * x4)
         self.fit.add(latency * weight, (weight, x1, x2, x3, x4), doubt, forgetting)
 
 

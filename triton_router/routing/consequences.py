@@ -48,8 +48,8 @@ class Consequences:
         candidate = decision.candidate
         # A copy teaches like any request, and is none that a client sent: it is counted as mirrored alone.
         asked = decision.reason not in COPIES
-        if not asked and not decision.is_given_up and decision.reason == "mirror":
-            self._mirrors.end(outcome.latency_ms)
+        if decision.reason == "mirror" and not decision.is_given_up:
+            self._pay(decision, outcome, now)
         if decision.is_given_up:
             # It was counted then. But how long an answer takes in the end should be known.
             if outcome.verdict is Verdict.SUCCESS:
@@ -91,9 +91,17 @@ class Consequences:
         if decision.reason not in COPIES:
             candidate.failed += 1
         elif decision.reason == "mirror":
-            self._mirrors.end(decision.alone_ms)
+            candidate.copied_at = now
+            self._mirrors.fail(0.0, decision.alone_ms)
         candidate.profile.record_failure()
         self._watch.failed(decision, now)
+
+    def _pay(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
+        decision.candidate.copied_at = now
+        if outcome.verdict is Verdict.SUCCESS:
+            self._mirrors.end(outcome.latency_ms)
+        else:
+            self._mirrors.fail(outcome.latency_ms, decision.alone_ms)
 
     def _learn(self, decision: RoutingDecision, outcome: Outcome, now: float) -> None:
         candidate = decision.candidate

@@ -105,6 +105,17 @@ class Mirroring:
             self._saved_ms -= took_ms
             self._wanted_ms = 0.0
 
+    def fail(self, took_ms: float, expected_ms: float) -> None:
+        """Note that the copy came back without an answer, and pay as if it had run.
+
+        What fails at once would be tried again at once. Of an unknown target that is as long as requests take.
+        """
+        self.end(max(took_ms, expected_ms or self._usual_ms))
+
+    @property
+    def _usual_ms(self) -> float:
+        return self._served_ms / self._served if self._served else 0.0
+
     def _look_again(self, candidate: Candidate, distance: int) -> None:
         candidate.look_distance = FIRST_DISTANCE
         candidate.look_at = self._served + distance
@@ -117,7 +128,7 @@ class Mirroring:
         return due[int(rng() * len(due))] if due else None
 
     def _look_later(self, candidate: Candidate, price_ms: float) -> None:
-        usual_ms = self._served_ms / self._served if self._served else 0.0
+        usual_ms = self._usual_ms
         dearness = min(max(1.0, price_ms / usual_ms), _MOST_DEAR) if usual_ms else 1.0
         candidate.look_at = self._served + int(candidate.look_distance * dearness)
         candidate.look_distance = int(candidate.look_distance * _GROWTH)
@@ -125,7 +136,7 @@ class Mirroring:
     def _affordable(self, idle: Sequence[Candidate], work: float, rows: float) -> Candidate | None:
         if self._saved_ms <= self._wanted_ms:
             return None
-        priced = [(candidate.measured_at, candidate.profile.predict_alone(work, rows), candidate) for candidate in idle]
+        priced = [(max(c.measured_at, c.copied_at), c.profile.predict_alone(work, rows), c) for c in idle]
         # What is never saved up would keep all others waiting: it is looked at when its turn comes.
         payable = [offer for offer in priced if offer[1] < _MOST_SAVED_MS]
         if not payable:
@@ -137,7 +148,7 @@ class Mirroring:
         return None
 
     def _can_be_looked_at(self, candidate: Candidate) -> bool:
-        if candidate.needs_live_try or candidate.in_flight or candidate.peers_in_flight:
+        if (candidate.needs_live_try and not candidate.is_proven) or candidate.in_flight or candidate.peers_in_flight:
             return False
         device = candidate.device
         is_overdue = not candidate.is_proven and self._served >= candidate.look_at + FIRST_DISTANCE

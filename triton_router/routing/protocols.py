@@ -146,6 +146,7 @@ class Candidate:
         is_proven: Whether any measurement says how fast it is, as last learned.
         confidence: Trust in its predictions, 0 to 1, likewise.
         measured_at: When it was last measured, in monotonic seconds.
+        copied_at: When the last copy to it ended, however that went, in monotonic seconds.
         look_at: From how many served requests on a mirrored one is due.
         look_distance: How many until the one after that.
         chosen, succeeded, failed, refused, cancelled, mirrored, retried, hedged: Counts since the routed model was
@@ -176,6 +177,7 @@ class Candidate:
     is_proven: bool = False
     confidence: float = 0.0
     measured_at: float = float("-inf")
+    copied_at: float = float("-inf")
     look_at: int = 0
     look_distance: int = FIRST_DISTANCE
     chosen: int = 0

@@ -109,6 +109,26 @@ def test_the_first_of_several_rows_are_no_change_of_the_target() -> None:
         assert profile.predict_alone(64.0, 4) == pytest.approx(0.2, rel=0.4)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.3])
+def test_single_rows_leave_a_step_alone(share: float) -> None:
+    """Among thousands of them, batches of any size that take six times as long at least are predicted within 15%."""
+
+    def law(rows: float) -> float:
+        return 10.0 if rows == 1 else 60.0 + 1.25 * rows
+
+    rng = random.Random(2)
+    profile = TargetProfile()
+    errors: list[float] = []
+    for number in range(6000):
+        rows = max(2, int(2.0 ** rng.uniform(1, 8))) if rng.random() < share else 1
+        expected = profile.predict_latency(128.0 * rows, rows)
+        took = law(rows) * rng.lognormvariate(0, 0.1)
+        profile.record_latency(took, 128.0 * rows, expected, alone=True, rows=rows)
+        if rows > 1 and number > 2000:
+            errors.append(abs(expected / law(rows) - 1.0))
+    assert fmean(errors) < 0.15
+
+
 def test_a_wait_is_not_taken_for_a_step() -> None:
     """Several rows that were only seen in company, much later than expected, are not thought to take longer alone.
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.routing.fleet import REQUEST, Spec, engine, served
+from triton_router.profiling.load_law import IDLE
 from triton_router.routing.mirroring import FIRST_DISTANCE
+from triton_router.routing.peers import PeerAnswer, target_key
 from triton_router.routing.rules import RoutingRules
 from triton_router.routing.types import Outcome, Verdict
 
@@ -116,6 +118,38 @@ def test_a_new_target_whose_first_copy_fails_is_tried_again(verdict: Verdict, ex
         if copy:
             subject.finish(copy, Outcome(Verdict.SUCCESS, 2.0), now)
     assert subject.decide(FREE, 31.0).target.name == "other"
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CANCELLED, Verdict.CLIENT_ERROR, Verdict.TARGET_ERROR])
+def test_a_target_that_turns_copies_away_does_not_get_those_of_others(verdict: Verdict) -> None:
+    """It fails at once, which costs nothing; others are looked at half as often at least as where it answers."""
+
+    def copies(verdict: Verdict) -> tuple[int, int]:
+        rules = RoutingRules(mirror=0.01)
+        subject = engine(Spec("ours", 10.0), Spec("turning", 30.0), Spec("third", 30.0), rules=rules)
+        for number in range(6000):
+            copy = subject.mirror(served(subject, 10.0, number * 0.1, FREE))
+            if copy and copy.target.name == "turning":
+                took = 30.0 if verdict is Verdict.SUCCESS else 0.2
+                subject.finish(copy, Outcome(verdict, took), number * 0.1)
+            elif copy:
+                subject.finish(copy, Outcome(Verdict.SUCCESS, 30.0), number * 0.1)
+        _, turning, third = subject.snapshot(600.0)
+        return turning.mirrored, third.mirrored
+
+    assert copies(verdict)[0] <= 40
+    assert copies(verdict)[1] >= 0.5 * copies(Verdict.SUCCESS)[1] > 5
+
+
+def test_what_a_peer_has_found_out_can_be_looked_at() -> None:
+    """A copy could not be made while a target was unknown; once another instance knows it, copies go on."""
+    subject = engine(Spec("ours", 10.0), Spec("other", None), rules=RoutingRules(mirror=0.005))
+    copy = subject.mirror(served(subject, 10.0, 0.0, FREE))
+    assert copy is not None
+    subject.finish(copy, Outcome(Verdict.CANCELLED, 0.0), 0.0)
+    other = subject.snapshot(0.0)[1].target
+    subject.hear([PeerAnswer(target_key(other), 30.0, REQUEST.work, 1.0, IDLE, alone=True)])
+    assert looks(subject, range(1, 300), others_ms=30.0)
 
 
 def test_a_target_too_dear_to_look_at_does_not_keep_the_others_waiting() -> None:
