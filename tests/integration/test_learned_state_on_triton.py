@@ -118,7 +118,8 @@ def test_requests_ask_and_what_was_learned_survives(
 
     assert main(["explain", "routed", "--repository", str(repository), "--state", str(state), "--shape", "1,16"]) == 0
     assert "chosen    fast" in capsys.readouterr().out
-    missing = str(tmp_path / "nowhere")
+    (tmp_path / "nothing").mkdir()
+    missing = str(tmp_path / "nothing")
     assert main(["explain", "routed", "--repository", str(repository), "--state", missing, "--shape", "1,16"]) == 0
     told = capsys.readouterr().out
     assert "chosen    slow" in told

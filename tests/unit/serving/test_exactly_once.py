@@ -167,6 +167,8 @@ def test_exactly_once(mood: Mood, capfd: pytest.CaptureFixture[str]) -> None:
     counts = rig.closed()
     assert judge is None or judge.notes
     assert min(sum(kind) for kind in zip(*results, strict=True)) > CLIENTS, "good answers and errors"
-    assert counts.get("retries", 0) > 0
+    # Where targets take one request each, there may never have been room at another one when it was wanted.
+    nowhere = rig.engine.retry_counts(0.0).get("no_target", 0) if mood.cap else 0
+    assert counts.get("retries", 0) + nowhere > 0
     assert mood.hedges <= counts.get("hedges", 0)
     assert "Traceback" not in capfd.readouterr().err
