@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from benchmarks.soak_faults import FAULTS, Plan
 from benchmarks.soak_report import FaultRow, Report, Sample, growth, print_markdown
 from triton_router.errors import TritonRouterError
+from triton_router.routing.retry_budget import MEMORY_S
 from triton_router.testing.chaos import Chaos
 from triton_router.testing.checked_load import Habits
 from triton_router.testing.process_figures import figures_of, stub_of
@@ -96,8 +97,9 @@ class Soak:
         for load in self._loads:
             load.seen.worst_ms = 0.0
         lasted_s = self._happens(name, target, elapsed)
-        # Those whose router was killed hear nothing until their patience ends.
-        time.sleep(_GAP_S + (plan.patience_s if fault.renews and fault.may_fail else 0.0))
+        # Those whose router was killed hear nothing until their patience ends. And what an outage of all targets has
+        # spent of the retry budget is back after its memory: what fails before that reaches its client, as it should.
+        time.sleep(_GAP_S + (0.0 if not fault.may_fail else plan.patience_s if fault.renews else MEMORY_S))
         if fault.renews:
             self._renewed_s = time.monotonic() - self._began
         row = FaultRow(
