@@ -29,6 +29,13 @@ class Request(NamedTuple):
     work: float
 
 
+class Copy(NamedTuple):
+    """A copy: the index of the variant that gets it, and who hears how long it took, as `Router.learn` does."""
+
+    index: int
+    learn: Callable[[float, float], None]
+
+
 class Router(Protocol):
     """Chooses a variant, then hears how long it took. ``now`` is in seconds."""
 
@@ -40,25 +47,16 @@ class Router(Protocol):
         """Hear how long the last choice took."""
         ...
 
-    def copy(self) -> int | None:
-        """Return the index of the variant that gets a copy of the request just answered; mostly None."""
-        ...
-
-    def learn_copy(self, latency_ms: float, now: float) -> None:
-        """Hear how long the copy took, for which no client waited."""
+    def copy(self) -> Copy | None:
+        """Return the copy of the request just answered that is to be sent, for which no client waits; mostly None."""
         ...
 
 
 class _Peer:
     """What sends no copies."""
 
-    def copy(self) -> int | None:
+    def copy(self) -> None:
         """Return None."""
-        return None
-
-    def learn_copy(self, latency_ms: float, now: float) -> None:
-        """Never asked."""
-        raise NotImplementedError
 
 
 class Ours:
@@ -79,7 +77,6 @@ class Ours:
             rng=random.Random(seed).random,
         )
         self._decision: RoutingDecision | None = None
-        self._copy: RoutingDecision | None = None
 
     def choose(self, request: Request, now: float) -> int:
         """Return the index of the chosen variant."""
@@ -92,16 +89,16 @@ class Ours:
         assert self._decision is not None
         self._engine.finish(self._decision, Outcome(Verdict.SUCCESS, latency_ms), now)
 
-    def copy(self) -> int | None:
-        """Return the index of the variant to look at."""
+    def copy(self) -> Copy | None:
+        """Return the copy that is due."""
         assert self._decision is not None
-        self._copy = self._engine.mirror(self._decision)
-        return self._index[self._copy.target.name] if self._copy else None
-
-    def learn_copy(self, latency_ms: float, now: float) -> None:
-        """Hear how long it took."""
-        assert self._copy is not None
-        self._engine.finish(self._copy, Outcome(Verdict.SUCCESS, latency_ms), now)
+        copied = self._engine.mirror(self._decision)
+        if copied is None:
+            return None
+        return Copy(
+            self._index[copied.target.name],
+            lambda latency_ms, now: self._engine.finish(copied, Outcome(Verdict.SUCCESS, latency_ms), now),
+        )
 
 
 class RoundRobin(_Peer):

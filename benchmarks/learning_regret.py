@@ -122,10 +122,10 @@ class _Run:
         self._now += latency / 1000.0
         self._router.learn(latency, self._now)
         self.served_ms += latency
-        other = self._router.copy()
-        if other is not None:
-            latency = self._costs.draw(request, other, self._rng, slow=slow)
+        copy = self._router.copy()
+        if copy is not None:
+            latency = self._costs.draw(request, copy.index, self._rng, slow=slow)
             self._now += latency / 1000.0
-            self._router.learn_copy(latency, self._now)
+            copy.learn(latency, self._now)
             self.copied_ms += latency
         return self._costs.means(request, slow=slow), index

@@ -65,7 +65,7 @@ def refuse_what_triton_would(args: argparse.Namespace, config: RouterConfig) -> 
     Raises:
         InvalidInputError: No input has such a shape, or none holds strings.
     """
-    found = next((read for read in _configs(args.repository, _models(config)) if read.input), None)
+    found = next((read for read in _configs(args.repository, [args.model, *_models(config)]) if read.input), None)
     if found is None:
         return
     from triton_router.repository.model_config import string_inputs
@@ -114,18 +114,19 @@ def work_of(args: argparse.Namespace, config: RouterConfig, rows: int) -> tuple[
     """Return the work of the largest input of a request of so many rows, and what is uncertain about that."""
     shape: tuple[int, ...] | None = args.shape
     text_bytes: float = args.text_bytes or 0
+    texts = _texts(args.repository, config)
+    if texts:
+        unsaid = f"of the strings in {texts} the bytes count, and nobody said how many: one each is assumed; "
+        work = float(prod(shape)) if shape else float(rows)
+        return max(work, text_bytes), "" if text_bytes else f"{unsaid}--text-bytes says it"
     if shape:
-        return max(float(prod(shape)), text_bytes), ""
+        return float(prod(shape)), ""
     per_row, note = _elements_per_row(args.repository, config)
-    return max(rows * per_row, text_bytes), "" if text_bytes else note
+    return rows * per_row, note
 
 
 def _elements_per_row(repository: Path, config: RouterConfig) -> tuple[float, str]:
-    if texts := _texts(repository, config):
-        return 1.0, (
-            f"of the strings in {texts} the bytes count, and nobody said how many: one for each row is assumed; "
-            f"--text-bytes says it"
-        )
+    """Return the elements of one row of the largest input, and what is uncertain about that."""
     elements = _declared_elements(repository, config)
     if elements:
         return float(elements), ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from triton_router.cli import live, output
@@ -42,15 +43,16 @@ def apply(args: argparse.Namespace, path: Path, change: Change, *, or_undo: bool
     edit = edit_router_file(path, change)
     if edit.before == edit.after:
         return True
-    try:
-        return live.await_followed(path, lambda _: True, text=edit.after, since=since)
-    except TritonRouterError:
+    with ExitStack() as otherwise:  # whatever ends the wait, Ctrl-C included
         if or_undo:
-            put_back(path, edit)
-            output.note("undone: everything is as it was before")
+            otherwise.callback(output.note, "undone: everything is as it was before")
+            otherwise.callback(put_back, path, edit)
         else:
-            output.note(f"note: {path} is edited all the same: that holds as soon as the router follows it")
-        raise
+            remark = f"note: {path} is edited all the same: that holds as soon as the router follows it"
+            otherwise.callback(output.note, remark)
+        followed = live.await_followed(path, lambda _: True, text=edit.after, since=since)
+        otherwise.pop_all()
+    return followed
 
 
 def put_back(path: Path, edit: Edit) -> None:

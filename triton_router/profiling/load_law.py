@@ -37,8 +37,6 @@ _FIRST_GUESS: Five = (1.0, 0.0, 0.0, 0.0, 0.0)
 _MOST: Five = (1.25, 1.25, 1.25, 1.25, 0.0)
 """No share is larger: what takes longer than everything in flight would one after the other has other causes. A quarter
 more, because what requests take alone is not known exactly."""
-_LEAST = 1e-100
-"""Evidence below this is none."""
 _MOST_LOAD = 1e15
 
 
@@ -169,8 +167,7 @@ class LoadLaw:
         c0, c1, c2, c3, c4 = [min(c * factor, most) for c, most in zip(self.fit.beta, _MOST, strict=True)]
         self.fit.beta = (c0, c1, c2, c3, c4)
         self.fit.gradient = NOTHING
-        if max(self.fit.information) < _LEAST:
-            # So many changes ago that no number holds it: the shares are a guess again.
+        if self.fit.is_void:
             self.fit.information = NO_INFORMATION
             self.count = 0
 

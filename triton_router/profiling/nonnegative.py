@@ -159,6 +159,11 @@ class NonNegativeFit:
         self.beta = (b0, b1, b2, b3, b4)
         self.gradient = (g0, g1, g2, g3, g4)
 
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing is known any more, so many changes ago was the last observation."""
+        return max(self.information) <= _NOTHING
+
     def forget_last(self) -> None:
         """Take ``b_4`` to be 0 and nothing to be known of it; what was measured stays, for the others to explain."""
         a00, a01, a02, a03, a04, a11, a12, a13, a14, a22, a23, a24, a33, a34, _ = self.information

@@ -219,7 +219,7 @@ def test_dynamic_shapes_need_to_be_told(repository: Path, capsys: pytest.Capture
 
 
 def test_texts_need_to_be_told_as_well(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Their bytes count, whatever the shape: without ``--text-bytes`` one for each row is assumed, and said."""
+    """Their bytes count, whatever the shape: without ``--text-bytes`` one for each string is assumed, and said."""
     (repository / "m-small" / "config.pbtxt").write_text(
         CONFIG.replace("TYPE_FP32 dims: [ 16 ]", "TYPE_STRING dims: [ 1 ]")
     )
@@ -227,6 +227,7 @@ def test_texts_need_to_be_told_as_well(repository: Path, capsys: pytest.CaptureF
     assert told["work"] == 2.0
     assert "'X'" in told["notes"][0]
     assert "--text-bytes" in told["notes"][0]
+    assert explain(capsys, repository, "--shape", "2,1")["notes"] == told["notes"]
     told = explain(capsys, repository, "--batch", "2", "--text-bytes", "640")
     assert (told["rows"], told["work"], told["notes"]) == (2, 640.0, [])
 

@@ -144,7 +144,8 @@ def test_exactly_once(mood: Mood, capfd: pytest.CaptureFixture[str]) -> None:
     def client(seed: int) -> tuple[int, int]:
         rng = random.Random(seed)
         good = bad = 0
-        for n in range(0, REQUESTS, 3):
+        # Where targets take one request each, there is rarely room at another one when a retry wants it.
+        for n in range(0, REQUESTS * (5 if mood.cap else 1), 3):
             requests = [random_request(rng, seed * 1000 + n + i) for i in range(rng.randint(1, 3))]
             with lock:  # execute() is called by one thread at a time
                 returned = rig.dispatcher.execute(requests)
@@ -167,8 +168,6 @@ def test_exactly_once(mood: Mood, capfd: pytest.CaptureFixture[str]) -> None:
     counts = rig.closed()
     assert judge is None or judge.notes
     assert min(sum(kind) for kind in zip(*results, strict=True)) > CLIENTS, "good answers and errors"
-    # Where targets take one request each, there may never have been room at another one when it was wanted.
-    nowhere = rig.engine.retry_counts(0.0).get("no_target", 0) if mood.cap else 0
-    assert counts.get("retries", 0) + nowhere > 0
+    assert counts.get("retries", 0) > 0
     assert mood.hedges <= counts.get("hedges", 0)
     assert "Traceback" not in capfd.readouterr().err
